@@ -1,0 +1,73 @@
+"""Write the prompts of pictures: one line each, the file's name and its prompt.
+
+Examples:
+    python caption.py docs/examples
+    python caption.py a.png b.jpg --num-return 3
+    python caption.py folder --checkpoint runs/mini/model
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from PIL import Image
+
+from data.images import ImageError, read_image
+from inference import PromptInverter
+from inference.files import find_images
+from inference.inverter import DEFAULT_CHECKPOINT
+from model import CheckpointError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig:
+    """Which pictures, with which model."""
+
+    paths: tyro.conf.Positional[tuple[Path, ...]]
+    """Picture files, and folders of them."""
+    checkpoint: str = str(DEFAULT_CHECKPOINT)
+    """A checkpoint directory or Hub id; the model in the box by default."""
+    num_beams: int = 4
+    num_return: int = 1
+    """Prompts to write for each picture, best first."""
+    batch_size: int = 32
+
+
+def main(config: CaptionConfig) -> int:
+    """Returns how many pictures could not be read."""
+    if not config.paths:
+        raise ValueError("name a picture or a folder, for example: python caption.py docs/examples")
+    files = list(find_images(config.paths))
+    if not files:
+        raise ValueError("there are no pictures in " + ", ".join(map(str, config.paths)))
+    inverter = PromptInverter.from_pretrained(config.checkpoint)
+    unreadable = 0
+    for start in range(0, len(files), config.batch_size):
+        read: list[tuple[Path, Image.Image]] = []
+        for file in files[start : start + config.batch_size]:
+            try:
+                read.append((file, read_image(file)))
+            except ImageError as error:
+                unreadable += 1
+                print(f"skipped {error}", file=sys.stderr)
+        predictions = inverter.predict([image for _, image in read], num_beams=config.num_beams, num_return=config.num_return)
+        for (file, _), prediction in zip(read, predictions, strict=True):
+            for prompt in (prediction.prompt, *(text for text, _ in prediction.alternatives)):
+                print(f"{file}\t{prompt}", flush=True)
+    if unreadable:
+        print(f"{unreadable} of {len(files)} files could not be read as pictures.", file=sys.stderr)
+    return unreadable
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(1 if main(tyro.cli(CaptionConfig, description=__doc__)) else 0)
+    except (CheckpointError, FileNotFoundError, ValueError) as error:
+        sys.exit(f"caption.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ncaption.py: stopped")
+    except BrokenPipeError:
+        sys.exit(0)

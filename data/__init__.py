@@ -1,0 +1,1 @@
+"""Pairs of images and prompts: where they come from, how they are stored, how they become batches."""

@@ -1,0 +1,88 @@
+"""Pictures from disk to tensors."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 100_000_000  # read from the header before anything is decoded
+
+
+class ImageError(ValueError):
+    """A file that is not a picture we can read; names it and says why."""
+
+
+def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
+    """Decode a picture to RGB: turned upright as its EXIF data asks, transparency on white, metadata left behind.
+
+    Raises:
+        ImageError: missing, empty, damaged, cut short, not an image, or more than `MAX_PIXELS` pixels.
+    """
+    label = name or (str(source) if isinstance(source, Path) else "image")
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{label}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read; reduce it first")
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError as error:
+        raise ImageError(f"{label}: no such file") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{label}: not a readable image ({error})") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB without metadata; transparent parts become white, 16-bit greys are scaled to 8."""
+    if image.mode.startswith(("I;16", "I")):
+        grey = np.asarray(image).astype(np.float32)
+        image = Image.fromarray((grey / 65535 * 255).clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", rgba.size, "white")
+        image.alpha_composite(rgba)
+    rgb = image.convert("RGB")
+    rgb.info = {}
+    return rgb
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """A picture as the model wants it: (3, size, size) float32, normalised. Squeezed to a square, as GIT does at inference."""
+
+    size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    interpolation: str
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        if image.size != (self.size, self.size):
+            image = image.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()])
+        return self.normalise(np.asarray(image, dtype=np.float32))
+
+    def normalise(self, pixels: np.ndarray) -> torch.Tensor:
+        scaled = (pixels / 255 - np.asarray(self.mean, dtype=np.float32)) / np.asarray(self.std, dtype=np.float32)
+        return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class AugmentedPreprocess:
+    """As `Preprocess`, of a random part (80 to 100 % of each side) of the picture. No flips: prompts say left and right."""
+
+    preprocess: Preprocess
+    smallest_side: float = 0.8
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        share = self.smallest_side + (1 - self.smallest_side) * float(torch.rand(()))
+        width, height = image.width * share, image.height * share
+        left, top = (image.width - width) * float(torch.rand(())), (image.height - height) * float(torch.rand(()))
+        side, resample = self.preprocess.size, Image.Resampling[self.preprocess.interpolation.upper()]
+        part = image.resize((side, side), resample, box=(left, top, left + width, top + height))
+        return self.preprocess.normalise(np.asarray(part, dtype=np.float32))

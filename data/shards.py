@@ -1,0 +1,200 @@
+"""Shards of pairs on disk, in the img2dataset / WebDataset convention.
+
+A shard is `00000.tar` with `KEY.png`, `KEY.txt` and `KEY.json` for each pair, `00000.parquet` with one row a sample (failures included) and
+`00000_stats.json`. A shard is done iff its stats file exists: it is written last, and each file under a temporary name first.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+DATASET_FILE = "dataset.json"
+
+
+class ShardError(ValueError):
+    """A data set or shard that cannot be read; names the file and the remedy."""
+
+
+class DiskFullError(OSError):
+    """No space left; what was done before is kept."""
+
+
+class ShardWriter:
+    """Writes one shard. Leaving the `with` block normally completes it; an exception leaves nothing behind that counts as done."""
+
+    def __init__(self, directory: Path, number: int) -> None:
+        self.stem = directory / f"{number:05d}"
+        self._temporary = Path(f"{self.stem}.tar.{os.getpid()}.tmp")
+        self._rows: list[dict[str, Any]] = []
+
+    @property
+    def is_done(self) -> bool:
+        return stats_path(self.stem).exists()
+
+    def __enter__(self) -> ShardWriter:
+        self.stem.parent.mkdir(parents=True, exist_ok=True)
+        self._tar = tarfile.open(self._temporary, "w", format=tarfile.USTAR_FORMAT)
+        return self
+
+    def add(self, key: str, image: Image.Image, metadata: Mapping[str, Any]) -> None:
+        """Add a pair; `metadata["prompt"]` is its text."""
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        self._add_file(f"{key}.png", buffer.getvalue())
+        self._add_file(f"{key}.txt", metadata["prompt"].encode("utf-8"))
+        self._add_file(f"{key}.json", json.dumps(metadata, ensure_ascii=False).encode("utf-8"))
+        self._rows.append(_row(key, metadata) | {"status": "success", "error_message": None})
+
+    def add_failure(self, key: str, metadata: Mapping[str, Any], error: str) -> None:
+        """Record a sample that could not be made; it is in the parquet and not in the tar."""
+        self._rows.append(_row(key, metadata) | {"status": "failed", "error_message": error})
+
+    def _add_file(self, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)  # no times and no owner: the same pairs make the same bytes
+        member.size = len(content)
+        try:
+            self._tar.addfile(member, io.BytesIO(content))
+        except OSError as error:
+            raise _explained(error, self.stem) from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._complete()
+            else:
+                self._tar.fileobj.close()  # the end of the archive is not worth writing
+        except OSError as failure:
+            if kind is None:
+                raise _explained(failure, self.stem) from failure
+        finally:
+            for suffix in ("tar", "parquet", "json"):
+                Path(f"{self.stem}.{suffix}.{os.getpid()}.tmp").unlink(missing_ok=True)
+
+    def _complete(self) -> None:
+        self._tar.close()
+        parquet = Path(f"{self.stem}.parquet.{os.getpid()}.tmp")
+        pq.write_table(pa.Table.from_pylist(self._rows), parquet)
+        done = sum(row["status"] == "success" for row in self._rows)
+        stats = Path(f"{self.stem}.json.{os.getpid()}.tmp")
+        counts = {"count": len(self._rows), "successes": done, "failed": len(self._rows) - done}
+        stats.write_text(json.dumps(counts) + "\n", encoding="utf-8")
+        os.replace(self._temporary, Path(f"{self.stem}.tar"))
+        os.replace(parquet, Path(f"{self.stem}.parquet"))
+        os.replace(stats, stats_path(self.stem))
+
+
+def _row(key: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A parquet row: the metadata, structures as JSON text so that every shard has the same columns."""
+    flat = {name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in metadata.items()}
+    return {"key": key} | flat
+
+
+def _explained(error: OSError, stem: Path) -> OSError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(
+            error.errno,
+            f"the disk is full; shard {stem} was not finished and does not count as done, the shards before it are whole. "
+            "Free some space and run the same command again",
+        )
+    return error
+
+
+def stats_path(stem: Path) -> Path:
+    return Path(f"{stem}_stats.json")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON under a temporary name and rename it."""
+    temporary = Path(f"{path}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _explained(error, path) from error
+
+
+@dataclass(frozen=True)
+class PairLocation:
+    """Where the files of a pair lie inside their tar: (offset, size) in bytes."""
+
+    tar: Path
+    key: str
+    image: tuple[int, int]
+    metadata: tuple[int, int]
+
+
+def finished_shards(split_directory: Path) -> list[Path]:
+    """The tars of all shards that are done, in order."""
+    return sorted(tar for tar in split_directory.glob("*.tar") if stats_path(tar.with_suffix("")).exists())
+
+
+def index_shard(tar_path: Path) -> list[PairLocation]:
+    """Find every pair of a shard without reading the images.
+
+    Raises:
+        ShardError: the tar is cut short or damaged, or holds other than its stats file says.
+    """
+    files: dict[str, dict[str, tuple[int, int]]] = {}
+    size = tar_path.stat().st_size
+    try:
+        with tarfile.open(tar_path, "r:") as tar:
+            for member in tar:
+                key, suffix = os.path.splitext(member.name)
+                if member.offset_data + member.size > size:
+                    raise tarfile.ReadError("unexpected end of data")
+                files.setdefault(key, {})[suffix.lower()] = (member.offset_data, member.size)
+    except tarfile.TarError as error:
+        raise ShardError(f"{tar_path} is cut short or damaged ({error}). {_remedy(tar_path)}") from error
+    pairs = []
+    for key, parts in files.items():
+        image = next((parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts), None)
+        if image is not None and ".json" in parts:
+            pairs.append(PairLocation(tar_path, key, image, parts[".json"]))
+    expected = read_json(stats_path(tar_path.with_suffix(""))).get("successes")
+    if expected is not None and len(pairs) != expected:
+        raise ShardError(f"{tar_path} holds {len(pairs)} pairs, but its stats file says {expected}. {_remedy(tar_path)}")
+    return pairs
+
+
+def _remedy(tar_path: Path) -> str:
+    return f"Delete {stats_path(tar_path.with_suffix(''))} and run generate_data.py again: it makes the shard anew"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ShardError: missing, or not JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} does not exist") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ShardError(f"{path} is not JSON ({error}); delete it and run generate_data.py again") from error
+    if not isinstance(content, dict):
+        raise ShardError(f"{path} holds a JSON {type(content).__name__} where an object was expected")
+    return content
+
+
+def read_member(location: PairLocation, part: tuple[int, int]) -> bytes:
+    offset, size = part
+    with open(location.tar, "rb") as file:
+        file.seek(offset)
+        return file.read(size)

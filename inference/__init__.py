@@ -1,0 +1,5 @@
+"""From pictures to prompts."""
+
+from inference.inverter import Prediction, PromptInverter
+
+__all__ = ["Prediction", "PromptInverter"]

@@ -1,0 +1,167 @@
+"""The decoder: a transformer over [image tokens ; text tokens] with GIT's attention.
+
+Image tokens see only the image, so their rows never depend on the text. The decoder uses that: it runs the image once
+(`prefix`) and then any text against the image's keys and values (`forward`), which equals attention over the joined sequence under
+the table in `model.masks`, in training as well as in decoding.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.cache import KVCache, PrefixCache
+from model.config import ModelConfig
+from model.masks import text_rows
+
+
+class Decoder(nn.Module):
+    """Token and position embeddings, `layers` blocks, and logits through the tied embedding with a bias."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.position_embedding = nn.Embedding(config.max_text_tokens, config.width)
+        self.embedding_norm = nn.LayerNorm(config.width, eps=1e-12) if config.norm == "post" else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.final_norm = nn.LayerNorm(config.width, eps=1e-12) if config.norm == "pre" else nn.Identity()
+        self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.apply(_initialise)
+        for name, weight in self.blocks.named_parameters():
+            if name.endswith(("attention.output.weight", "ffn.2.weight")):
+                # GPT-2, section 2.3: keep the residual stream's variance from growing with depth
+                nn.init.normal_(weight, std=0.02 / (2 * config.layers) ** 0.5)
+
+    @property
+    def _layers(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
+    def prefix(self, image_tokens: Tensor) -> PrefixCache:
+        """(B, P, K) image tokens -> their keys and values in every layer. The last layer's output is nobody's input."""
+        x, cached = image_tokens, []
+        for i, block in enumerate(self._layers):
+            query, key, value = block.project(x)
+            cached.append((key, value))
+            if i < self.config.layers - 1:
+                x = block.finish(x, attend(query, key, value, None, self._attention_dropout))
+        return PrefixCache(torch.stack([key for key, _ in cached]), torch.stack([value for _, value in cached]))
+
+    def forward(self, input_ids: Tensor, prefix: PrefixCache, cache: KVCache | None = None) -> Tensor:
+        """(N, T) token ids after what `cache` holds -> (N, T, K) hidden states.
+
+        N is B times the number of hypotheses per image: rows i*n to (i+1)*n - 1 belong to image i of `prefix`. With a `cache` the new
+        keys and values are stored in it.
+        """
+        new, past = input_ids.shape[1], cache.length if cache is not None else 0
+        if past + new > self.config.max_text_tokens:
+            raise ValueError(f"{past + new} text tokens, but this model knows positions for {self.config.max_text_tokens}")
+        positions = torch.arange(past, past + new, device=input_ids.device)
+        x = self.token_embedding(input_ids) + self.position_embedding(positions)
+        x = self.dropout(self.embedding_norm(x))
+        mask = text_rows(prefix.keys.shape[3], past, new, input_ids.device)
+        for i, block in enumerate(self._layers):
+            query, key, value = block.project(x)
+            if cache is not None:
+                key, value = cache.append(i, key, value)
+            mixed = attend_shared(query, prefix.keys[i], prefix.values[i], key, value, mask, self._attention_dropout)
+            x = block.finish(x, mixed)
+        if cache is not None:
+            cache.advance(new)
+        return self.final_norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., K) -> (..., V)"""
+        return F.linear(hidden, self.token_embedding.weight, self.output_bias)
+
+    @property
+    def _attention_dropout(self) -> float:
+        return self.config.dropout if self.training else 0.0
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward network, each on a residual branch; LayerNorm before the branch ("pre") or after the sum ("post").
+
+    The two halves of attention are apart, `project` before and `finish` after the mixing, so that the decoder can choose whose keys
+    a query meets.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.pre = config.norm == "pre"
+        self.attention = Attention(config)
+        self.attention_norm = nn.LayerNorm(config.width, eps=1e-12)
+        self.ffn = nn.Sequential(nn.Linear(config.width, config.ffn_width), nn.GELU(), nn.Linear(config.ffn_width, config.width))
+        self.ffn_norm = nn.LayerNorm(config.width, eps=1e-12)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, T, K) -> query, key and value, (N, H, T, D) each."""
+        return self.attention.project(self.attention_norm(x) if self.pre else x)
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Add what attention found, (N, H, T, D), to x, (N, T, K), and run the feed-forward network."""
+        if self.pre:
+            x = x + self.dropout(self.attention.join(mixed))
+            return x + self.dropout(self.ffn(self.ffn_norm(x)))
+        x = self.attention_norm(x + self.dropout(self.attention.join(mixed)))
+        return self.ffn_norm(x + self.dropout(self.ffn(x)))
+
+
+class Attention(nn.Module):
+    """The projections of multi-head attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.output = nn.Linear(config.width, config.width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        n, t, _ = x.shape
+        qkv = self.qkv(x).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (3, N, H, T, D)
+        return qkv[0], qkv[1], qkv[2]
+
+    def join(self, mixed: Tensor) -> Tensor:
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """Scaled dot-product attention: (N, H, T, D) queries on (N, H, S, D) keys; `mask` (T, S), True = may attend."""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+
+
+def attend_shared(query: Tensor, prefix_key: Tensor, prefix_value: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float = 0.0) -> Tensor:
+    """Attention over an image's keys, shared by its hypotheses, and each hypothesis' own text keys; equal to `attend` over both joined.
+
+    Args:
+        query: (N, H, T, D) with N = B * n, the n hypotheses of an image being neighbours.
+        prefix_key, prefix_value: (B, H, P, D), not repeated.
+        key, value: (N, H, S, D).
+        mask: (T, P + S), True = may attend.
+    """
+    images, heads, p, d = prefix_key.shape
+    hypotheses = query.shape[0] // images
+    if hypotheses == 1:
+        return attend(query, torch.cat([prefix_key, key], 2), torch.cat([prefix_value, value], 2), mask, dropout)
+    t = query.shape[2]
+    # the hypotheses of an image become rows of one product with its keys
+    rows = query.view(images, hypotheses, heads, t, d).transpose(1, 2).reshape(images, heads, hypotheses * t, d)
+    to_image = (rows @ prefix_key.transpose(2, 3)).view(images, heads, hypotheses, t, p).transpose(1, 2).reshape(-1, heads, t, p)
+    scores = torch.cat([to_image, query @ key.transpose(2, 3)], dim=-1) * d**-0.5
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, dropout, training=dropout > 0)
+    on_image = weights[..., :p].view(images, hypotheses, heads, t, p).transpose(1, 2).reshape(images, heads, hypotheses * t, p)
+    from_image = (on_image @ prefix_value).view(images, heads, hypotheses, t, d).transpose(1, 2).reshape(-1, heads, t, d)
+    return from_image + weights[..., p:] @ value
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,149 @@
+"""The network against independent computations of the same thing."""
+
+import pytest
+import torch
+from examples import lively, tiny_config
+from torch import nn
+
+from model import CaptionModel
+from model.cache import KVCache
+from model.decoder import attend, attend_shared
+from model.masks import attention_mask, text_rows
+
+
+def example(batch: int = 3, tokens: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(batch, 3, 32, 32, generator=generator)
+    return pixels, torch.randint(3, 23, (batch, tokens), generator=generator)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_equals_torch_transformer_over_the_joined_sequence(norm: str) -> None:
+    """`nn.TransformerEncoder` with our mask, given our weights, over [image ; text] in one piece."""
+    model = lively(CaptionModel(tiny_config(norm=norm))).eval()
+    config, decoder = model.config, model.decoder
+    layer = nn.TransformerEncoderLayer(
+        config.width, config.heads, config.ffn_width, 0.0, "gelu", layer_norm_eps=1e-12, batch_first=True, norm_first=norm == "pre"
+    )
+    reference = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False).eval()
+    for theirs, ours in zip(reference.layers, decoder.blocks, strict=True):
+        theirs.self_attn.in_proj_weight.data.copy_(ours.attention.qkv.weight)
+        theirs.self_attn.in_proj_bias.data.copy_(ours.attention.qkv.bias)
+        theirs.self_attn.out_proj.load_state_dict(ours.attention.output.state_dict())
+        theirs.linear1.load_state_dict(ours.ffn[0].state_dict())
+        theirs.linear2.load_state_dict(ours.ffn[2].state_dict())
+        theirs.norm1.load_state_dict(ours.attention_norm.state_dict())
+        theirs.norm2.load_state_dict(ours.ffn_norm.state_dict())
+    pixels, ids = example()
+    image = model.encoder(pixels)
+    text = decoder.token_embedding(ids) + decoder.position_embedding(torch.arange(ids.shape[1]))
+    joined = torch.cat([image, decoder.embedding_norm(text)], dim=1)
+    kinds = torch.tensor([0] * image.shape[1] + [1] * ids.shape[1])
+    hidden = decoder.final_norm(reference(joined, mask=~attention_mask(kinds)))[:, image.shape[1] :]
+    torch.testing.assert_close(model(pixels, ids), decoder.logits(hidden), atol=2e-4, rtol=2e-4)
+
+
+def test_a_token_changes_only_what_comes_after_it(tiny_model: CaptionModel) -> None:
+    pixels, ids = example(batch=1)
+    before = tiny_model(pixels, ids)
+    for place in range(ids.shape[1]):
+        changed = ids.clone()
+        changed[0, place] = (ids[0, place] - 3 + 1) % 20 + 3
+        differs = (tiny_model(pixels, changed) - before).abs().amax(-1)[0] > 1e-6
+        assert differs.tolist() == [False] * place + [True] * (ids.shape[1] - place)
+
+
+def test_the_image_changes_every_position(tiny_model: CaptionModel) -> None:
+    pixels, ids = example(batch=1)
+    assert ((tiny_model(pixels + 0.5, ids) - tiny_model(pixels, ids)).abs().amax(-1) > 1e-5).all()
+
+
+def test_cached_decoding_equals_the_whole_text_at_once(tiny_model: CaptionModel) -> None:
+    pixels, ids = example()
+    whole = tiny_model(pixels, ids)
+    prefix = tiny_model.decoder.prefix(tiny_model.encoder(pixels))
+    layers, batch, heads, _, head_dim = prefix.keys.shape
+    cache = KVCache(layers, batch, heads, ids.shape[1], head_dim, dtype=torch.float32, device=torch.device("cpu"))
+    steps = [tiny_model.decoder.logits(tiny_model.decoder(part, prefix, cache)) for part in ids.split([2, 1, 1, 3], dim=1)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_padding_at_the_right_changes_nothing_before_it(tiny_model: CaptionModel) -> None:
+    pixels, ids = example(batch=2)
+    padded = ids.clone()
+    padded[1, 4:] = tiny_model.config.pad_token_id
+    alone = tiny_model(pixels[1:], ids[1:, :4])
+    torch.testing.assert_close(tiny_model(pixels, padded)[1:, :4], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_shared_attention_equals_attention_over_repeated_keys() -> None:
+    images, hypotheses, heads, p, past, new, d = 2, 3, 2, 5, 3, 2, 4
+    draw = torch.Generator().manual_seed(0)
+    query = torch.randn(images * hypotheses, heads, new, d, generator=draw)
+    prefix_key, prefix_value = torch.randn(2, images, heads, p, d, generator=draw)
+    key, value = torch.randn(2, images * hypotheses, heads, past + new, d, generator=draw)
+    mask = text_rows(p, past, new)
+    repeated = [torch.cat([side.repeat_interleave(hypotheses, 0), own], 2) for side, own in ((prefix_key, key), (prefix_value, value))]
+    expected = attend(query, repeated[0], repeated[1], mask)
+    torch.testing.assert_close(attend_shared(query, prefix_key, prefix_value, key, value, mask), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_loss_is_the_mean_cross_entropy_over_labelled_positions(tiny_model: CaptionModel) -> None:
+    pixels, ids = example()
+    labels = ids.roll(-1, 1)
+    labels[0, 3:] = -100
+    labels[:, -1] = -100
+    log_probs = tiny_model(pixels, ids).log_softmax(-1)
+    picked = [log_probs[i, t, labels[i, t]] for i in range(3) for t in range(7) if labels[i, t] != -100]
+    torch.testing.assert_close(tiny_model.loss(pixels, ids, labels), -torch.stack(picked).mean())
+
+
+def test_label_smoothing_in_training_only(tiny_model: CaptionModel) -> None:
+    pixels, ids = example()
+    log_probs = tiny_model(pixels, ids).log_softmax(-1)
+    right = log_probs.gather(-1, ids[..., None]).squeeze(-1)
+    by_hand = -(0.9 * right + 0.1 * log_probs.mean(-1)).mean()
+    tiny_model.train()
+    torch.testing.assert_close(tiny_model.loss(pixels, ids, ids), by_hand, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    model = lively(CaptionModel(tiny_config())).train()
+    pixels, ids = example()
+    model.loss(pixels, ids, ids.roll(-1, 1)).backward()
+    silent = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    # the class head's norm of the ViT is part of forward_features; the last token position is never reached by 7 tokens
+    assert silent == []
+
+
+def test_overfits_one_batch() -> None:
+    model = CaptionModel(tiny_config()).train()
+    pixels, ids = example(batch=4)
+    ids[:, 0] = model.config.bos_token_id
+    labels = torch.cat([ids[:, 1:], torch.full((4, 1), model.config.eos_token_id)], 1)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model.loss(pixels, ids, labels).backward()
+        optimizer.step()
+    model.eval()
+    tokens, scores = model.generate(pixels, num_beams=1, max_new_tokens=7)
+    assert tokens.tolist() == labels.tolist()
+    assert (scores > -0.2).all()
+
+
+def test_too_many_text_tokens_is_an_error_that_says_how_many(tiny_model: CaptionModel) -> None:
+    pixels, _ = example(batch=1)
+    with pytest.raises(ValueError, match=r"17 text tokens.*16"):
+        tiny_model(pixels, torch.full((1, 17), 4))
+
+
+@pytest.mark.parametrize("encoder", ["test_vit", "test_convnext", "test_resnet"])
+def test_encoders_give_image_tokens_of_the_decoders_width(encoder: str) -> None:
+    from model import EncoderConfig
+
+    is_vit = encoder == "test_vit"
+    config = EncoderConfig(name=encoder, stage=None if is_vit else 1, arguments={"img_size": 32} if is_vit else {})
+    model = CaptionModel(tiny_config(encoder=config)).eval()
+    tokens = model.encoder(torch.randn(2, 3, 32, 32))
+    assert tokens.shape == (2, model.num_image_tokens, model.config.width)

@@ -1,0 +1,59 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from model import CaptionModel
+from tokenizer import PromptTokenizer
+from training.config import PRESETS, ConfigError, TrainConfig, mini
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds(name: str) -> None:
+    tokenizer = PromptTokenizer.train(["a cat on a beach"] * 3, vocab_size=300)
+    config = PRESETS[name]()
+    assert TrainConfig.run_directory.fget(config) == Path("runs") / name  # type: ignore[attr-defined]
+    model_config = config.network.model_config(tokenizer)
+    if name == "mini":
+        model = CaptionModel(model_config)
+        pixels = torch.zeros(1, 3, model_config.preprocessing.image_size, model_config.preprocessing.image_size)
+        assert model(pixels, torch.tensor([[tokenizer.bos_id]])).shape == (1, 1, tokenizer.vocab_size)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    config = dataclasses.replace(mini(), out=tmp_path / "x", learning_rate=0.5)
+    config.save(tmp_path / "config.json")
+    assert TrainConfig.load(tmp_path / "config.json") == config
+
+
+def test_unknown_keys_are_refused(tmp_path: Path) -> None:
+    mini().save(tmp_path / "config.json")
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | {"momentum": 1}))
+    with pytest.raises(ConfigError, match="unknown keys: momentum"):
+        TrainConfig.load(tmp_path / "config.json")
+    content["network"]["depth"] = 3
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="unknown keys: depth"):
+        TrainConfig.load(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"config\.json is not"):
+        TrainConfig.load(tmp_path / "config.json")
+    with pytest.raises(ConfigError, match="no run to resume"):
+        TrainConfig.load(tmp_path / "none.json")
+
+
+def test_encoder_arguments_are_read_as_json_or_text() -> None:
+    tokenizer = PromptTokenizer.train(["a cat"] * 3, vocab_size=300)
+    network = dataclasses.replace(mini().network, encoder_arguments=("depth=6", "act_layer=gelu", "qk_norm=true", "drop_rate=0.5"))
+    assert network.model_config(tokenizer).encoder.arguments == {"depth": 6, "act_layer": "gelu", "qk_norm": True, "drop_rate": 0.5}
+    with pytest.raises(ConfigError, match="NAME=VALUE, not 'depth'"):
+        dataclasses.replace(network, encoder_arguments=("depth",)).model_config(tokenizer)
+
+
+@pytest.mark.parametrize("changes", [{"max_steps": 0}, {"batch_size": -1}, {"learning_rate": 0.0}])
+def test_impossible_numbers_are_named(changes: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        dataclasses.replace(mini(), **changes)  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+"""`PromptTokenizer`: byte-level byte-pair encoding, so that any Unicode text survives the round trip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"
+SMALLEST_VOCABULARY = 256 + 3  # every byte and the three special tokens
+
+
+class TokenizerError(ValueError):
+    """A tokenizer that cannot be trained or loaded; says what to do."""
+
+
+class PromptTokenizer:
+    """Text to token ids and back. Three special tokens (begin, end, padding) have ids; no text is ever read as one of them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        ids = {token: tokenizer.token_to_id(token) for token in (BOS, EOS, PAD)}
+        found = {token: place for token, place in ids.items() if place is not None}
+        if missing := ids.keys() - found.keys():
+            raise TokenizerError(f"this is not a prompt tokenizer: it has no {', '.join(sorted(missing))}")
+        self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True  # "<|end|>" typed by a person stays text
+        self.bos_id, self.eos_id, self.pad_id = found[BOS], found[EOS], found[PAD]
+
+    @classmethod
+    def train(cls, prompts: Iterable[str], vocab_size: int = 4096) -> PromptTokenizer:
+        """Learn at most `vocab_size` tokens from `prompts` (of the training split only).
+
+        Raises:
+            TokenizerError: no text, or a vocabulary too small for the 256 bytes and the special tokens.
+        """
+        if vocab_size < SMALLEST_VOCABULARY:
+            raise TokenizerError(f"vocab_size must be {SMALLEST_VOCABULARY} or more (256 bytes and three special tokens), not {vocab_size}")
+        texts = [prompt for prompt in prompts if prompt.strip()]
+        if not texts:
+            raise TokenizerError("there is no text to train the tokenizer on: all prompts are empty")
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=[PAD, BOS, EOS],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer, length=len(texts))
+        return cls(tokenizer)
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without special tokens."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; special tokens are left out."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def save(self, path: Path | str) -> None:
+        """Write one JSON file, under a temporary name first."""
+        temporary = Path(f"{path}.tmp")
+        temporary.write_text(self._tokenizer.to_str(pretty=False), encoding="utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path | str) -> PromptTokenizer:
+        """Read what `save` wrote.
+
+        Raises:
+            TokenizerError: no such file, or not a prompt tokenizer; names the file.
+        """
+        if not Path(path).is_file():
+            raise TokenizerError(f"{path} does not exist; a checkpoint directory holds its tokenizer as tokenizer.json")
+        try:
+            return cls(Tokenizer.from_file(str(path)))
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}: {error}") from error
+        except Exception as error:  # the library raises plain Exception
+            raise TokenizerError(f"{path} is not a tokenizer file ({error}); copy it again from where the model came from") from error

@@ -1,0 +1,1 @@
+"""How a run is configured, optimised, saved and shown; the loop itself is train.py."""

@@ -1,0 +1,175 @@
+"""What a training run is, in numbers, and the presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model import EncoderConfig, ModelConfig, PreprocessingConfig
+from tokenizer import PromptTokenizer
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; names the field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The network to train. What depends on the tokenizer is filled in by `model_config`."""
+
+    encoder: str = "vit_tiny_patch16_224"
+    """Any timm model by name."""
+    stage: int | None = None
+    """The feature map a CNN hands over, counted from 0; none for a ViT."""
+    encoder_arguments: tuple[str, ...] = ()
+    """Further arguments of timm.create_model, as NAME=VALUE."""
+    image_size: int = 224
+    width: int = 384
+    layers: int = 6
+    heads: int = 6
+    ffn_width: int = 1536
+    dropout: float = 0.1
+    max_text_tokens: int = 96
+    vocab_size: int = 8192
+    """The most tokens the tokenizer may learn."""
+
+    def model_config(self, tokenizer: PromptTokenizer) -> ModelConfig:
+        return ModelConfig(
+            encoder=EncoderConfig(name=self.encoder, stage=self.stage, arguments=dict(map(_argument, self.encoder_arguments))),
+            preprocessing=PreprocessingConfig(image_size=self.image_size, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+            vocab_size=tokenizer.vocab_size,
+            bos_token_id=tokenizer.bos_id,
+            eos_token_id=tokenizer.eos_id,
+            pad_token_id=tokenizer.pad_id,
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            ffn_width=self.ffn_width,
+            dropout=self.dropout,
+            max_text_tokens=self.max_text_tokens,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run."""
+
+    name: str = "mini"
+    """The run's name; it becomes runs/NAME unless --out says otherwise."""
+    data: Path = Path("datasets/mini")
+    """A data set directory made by generate_data.py. datasets/mini is made when it is not there."""
+    out: Path | None = None
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    max_steps: int = 1000
+    """Optimizer updates."""
+    batch_size: int = 64
+    """Pairs per update on each process."""
+    learning_rate: float = 1e-3
+    """Of the decoder, at its peak."""
+    encoder_rate: float = 1.0
+    """The encoder's learning rate as a multiple of the decoder's; 0.2 for a pretrained encoder, as GIT does."""
+    weight_decay: float = 0.05
+    warmup_steps: int = 100
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    evaluate_every: int = 500
+    """Steps between two evaluations on the validation split."""
+    save_every: int = 250
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = 2
+    workers: int = 1
+    """Processes that read and decode images, per training process."""
+    final_pairs: int = 1000
+    """Test pairs for the comparison at the end, at most."""
+    seed: int = 0
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "evaluate_every", "save_every", "keep_checkpoints", "final_pairs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}")
+
+    @property
+    def run_directory(self) -> Path:
+        return self.out if self.out is not None else Path("runs") / self.name
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> TrainConfig:
+        """Read a run's config.json.
+
+        Raises:
+            ConfigError: missing, not JSON, or with unknown keys.
+        """
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            network = _known(NetworkConfig, values.pop("network"), path)
+            values |= {"data": Path(values["data"]), "out": Path(values["out"]) if values["out"] else None}
+            network["encoder_arguments"] = tuple(network.get("encoder_arguments", ()))
+            return cls(network=NetworkConfig(**network), **_known(cls, values, path))
+        except FileNotFoundError as error:
+            raise ConfigError(f"{path} does not exist: there is no run to resume") from error
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path} is not the config.json of a run ({error})") from error
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """`"patch_size=2"` -> `("patch_size", 2)`; a value that is not JSON is a string."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise ConfigError(f"encoder_arguments takes NAME=VALUE, not {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _known(kind: type[Any], values: dict[str, Any], path: Path) -> dict[str, Any]:
+    if unknown := sorted(values.keys() - {field.name for field in dataclasses.fields(kind)}):
+        raise ConfigError(f"{path}: unknown keys: {', '.join(unknown)}; was it written by a newer version?")
+    return values
+
+
+def mini() -> TrainConfig:
+    """The embedded world from nothing on a 2-core CPU, in minutes."""
+    network = NetworkConfig(
+        encoder="resnet18",
+        stage=3,
+        image_size=96,
+        width=192,
+        layers=4,
+        heads=4,
+        ffn_width=768,
+        max_text_tokens=48,
+        vocab_size=2048,
+    )
+    return TrainConfig(network=network, max_steps=1500, evaluate_every=500)
+
+
+def small() -> TrainConfig:
+    """One consumer GPU, 50,000 to 100,000 pairs."""
+    network = NetworkConfig(encoder="vit_small_patch16_224")
+    return TrainConfig(
+        name="small", network=network, data=Path("datasets/small"), max_steps=20_000, batch_size=128, learning_rate=5e-4, warmup_steps=1000, workers=6
+    )
+
+
+def base() -> TrainConfig:
+    """GIT-base shape, several GPUs, millions of pairs."""
+    network = NetworkConfig(encoder="vit_base_patch16_224", width=768, layers=6, heads=12, ffn_width=3072, vocab_size=30_000, max_text_tokens=128)
+    return TrainConfig(
+        name="base", network=network, data=Path("datasets/base"), max_steps=200_000, batch_size=64, learning_rate=2.5e-4, warmup_steps=5000, workers=6
+    )
+
+
+PRESETS = {"mini": mini, "small": small, "base": base}
