@@ -60,7 +60,7 @@ def fit(
     """
     state_file = directory / f"{config.name}.state"
     total = config.samples // config.batch_size
-    optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = EMAModel(module.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
     step = 0
     if state_file.exists():

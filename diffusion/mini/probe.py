@@ -75,7 +75,7 @@ class Probe(nn.Module):
 def main(config: ProbeConfig) -> None:
     probe = _probe(config)
     sprites = load_sprites()
-    rendered, lines = render_scenes(config.images, seed=77, held_out=True, sprites=sprites)
+    rendered, _, lines = render_scenes(config.images, seed=77, held_out=True, sprites=sprites)
     scenes = list(itertools.islice(random_scenes(78, held_out=True), config.images))
     device = default_device()
     pipeline = load_pipeline(config.model, device=device, dtype=default_dtype(device))

@@ -60,15 +60,21 @@ def _draw_glyph(emoji: str, font: ImageFont.FreeTypeFont) -> Image.Image:
     return canvas.crop(box)
 
 
-def render(scene: Scene, sprites: Sprites, rng: random.Random) -> Image.Image:
-    """Paint `scene` as an RGB image of 64 x 64 pixels; `rng` decides places, sizes and small variations."""
+def render(scene: Scene, sprites: Sprites, rng: random.Random) -> tuple[Image.Image, Image.Image]:
+    """Paint `scene` as an RGB image of 64 x 64 pixels; `rng` decides places, sizes and small variations.
+
+    Returns the image and a mask ("L", 64 x 64) that is 255 where the subjects are.
+    """
     picture = paint_background(scene.background, _CANVAS, rng)
+    mask = Image.new("L", picture.size)
     for sprite, (x, y) in _arrange(scene, sprites, rng):
         _drop_shadow(picture, sprite, x, y)
         picture.paste(sprite, (x, y), sprite)
+        mask.paste(255, (x, y), sprite)
     picture = _weather(scene.weather, picture, rng)
     picture = _light(scene.light, picture, rng)
-    return apply_style(scene.style, picture.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX), rng)
+    picture, mask = (image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX) for image in (picture, mask))
+    return apply_style(scene.style, picture, rng), mask
 
 
 def _arrange(scene: Scene, sprites: Sprites, rng: random.Random) -> list[tuple[Image.Image, tuple[int, int]]]:
@@ -92,10 +98,10 @@ def _arrange(scene: Scene, sprites: Sprites, rng: random.Random) -> list[tuple[I
     else:
         places = [(subject, 0.5, 0.54, 0.93 if scene.close_up else 0.68)]
     single = len(places) == 1 and not scene.close_up
-    jitter = 0.10 if single else 0.03
+    jitter = 0.05 if single else 0.03
     placed = []
     for sprite, x, y, side in places:
-        side *= rng.uniform(0.92, 1.08) if single else rng.uniform(0.96, 1.04)
+        side *= rng.uniform(0.95, 1.05)
         pixels = max(8, round(side * _CANVAS))
         scale = pixels / max(sprite.size)
         sized = sprite.resize(

@@ -1,7 +1,8 @@
 """A large set of rendered scenes on disk, in chunks: what the embedded diffusion model learns from.
 
-A chunk is `images-00000.npy` (N, 64, 64, 3 uint8) with `scenes-00000.jsonl` (prompt and slots, one line an image). A chunk depends only
-on (seed, its number); it is written to a temporary name and renamed, so that an interrupted run goes on where it stopped.
+A chunk is `images-00000.npy` (N, 64, 64, 3 uint8) with `masks-00000.npy` (N, 64, 64 uint8, 255 on the subjects) and `scenes-00000.jsonl`
+(prompt and slots, one line an image). A chunk depends only on (seed, its number); it is written to a temporary name and renamed, so
+that an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from diffusion.mini.world import random_scenes
 CHUNK = 2000
 
 
-def render_scenes(count: int, seed: int, *, held_out: bool, sprites: Sprites) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
-    """Draw and render `count` scenes: images (count, 64, 64, 3) and for each `{"prompt": str, "slots": {...}}`."""
+def render_scenes(count: int, seed: int, *, held_out: bool, sprites: Sprites) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[dict[str, Any]]]:
+    """Draw and render `count` scenes: images (count, 64, 64, 3), masks (count, 64, 64) and for each `{"prompt": str, "slots": {...}}`."""
     rng = random.Random(f"renders-{seed}")
-    images, lines = [], []
+    images, masks, lines = [], [], []
     for scene, prompt in itertools.islice(random_scenes(rng.getrandbits(48), held_out=held_out), count):
-        images.append(np.asarray(render(scene, sprites, rng)))
+        image, mask = render(scene, sprites, rng)
+        images.append(np.asarray(image))
+        masks.append(np.asarray(mask))
         lines.append({"prompt": prompt, "slots": scene.slots()})
-    return np.stack(images), lines
+    return np.stack(images), np.stack(masks), lines
 
 
 def make_renders(directory: Path, count: int, *, seed: int, processes: int, quiet: bool = False) -> None:
@@ -49,10 +52,11 @@ def make_renders(directory: Path, count: int, *, seed: int, processes: int, quie
 
 
 def _make_chunk(directory: Path, seed: int, number: int) -> None:
-    images, lines = render_scenes(CHUNK, seed * 1_000_003 + number, held_out=False, sprites=load_sprites())
+    images, masks, lines = render_scenes(CHUNK, seed * 1_000_003 + number, held_out=False, sprites=load_sprites())
     scenes = _scenes(directory, number)
     scenes.with_suffix(".tmp").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     os.replace(scenes.with_suffix(".tmp"), scenes)
+    save_array(_masks(directory, number), masks)
     save_array(_images(directory, number), images)  # last: its presence says that the chunk is whole
 
 
@@ -65,6 +69,10 @@ def save_array(path: Path, array: NDArray[np.generic]) -> None:
 
 def _images(directory: Path, number: int) -> Path:
     return directory / f"images-{number:05d}.npy"
+
+
+def _masks(directory: Path, number: int) -> Path:
+    return directory / f"masks-{number:05d}.npy"
 
 
 def _scenes(directory: Path, number: int) -> Path:
@@ -106,3 +114,8 @@ class Chunks:
 def open_images(directory: Path, count: int) -> Chunks:
     """The first `count` rendered images (rounded up to whole chunks)."""
     return Chunks([_images(directory, number) for number in range(-(-count // CHUNK))])
+
+
+def open_masks(directory: Path, count: int) -> Chunks:
+    """The masks of the first `count` renders (rounded up to whole chunks): 255 where a subject is."""
+    return Chunks([_masks(directory, number) for number in range(-(-count // CHUNK))])

@@ -28,6 +28,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
+from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
@@ -35,6 +36,7 @@ from diffusion.contact_sheet import contact_sheet
 from diffusion.mini.card import MODEL_CARD
 from diffusion.mini.fit import FitConfig, InterruptedTrainingError, fit
 from diffusion.mini.networks import (
+    LATENT_SIZE,
     Denoiser,
     build_autoencoder,
     build_pipeline,
@@ -43,11 +45,12 @@ from diffusion.mini.networks import (
     build_text_encoder,
     build_unet,
 )
-from diffusion.mini.render import MissingFontError
-from diffusion.mini.renders import CHUNK, Chunks, make_renders, open_images, read_prompts, save_array
+from diffusion.mini.render import IMAGE_SIZE, MissingFontError
+from diffusion.mini.renders import CHUNK, Chunks, make_renders, open_images, open_masks, read_prompts, save_array
 from diffusion.mini.world import random_scenes
 
 GUIDANCE_DROPOUT = 0.1
+SUBJECT_WEIGHT = 3.0  # an error on a subject counts that much more: backgrounds are learnt soon, and a third of the picture is who it shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,8 @@ class MiniDiffusionConfig:
     """The last part of the run, in which the learning rate falls linearly to nothing."""
     save_minutes: float = 8.0
     """Time between two saves of the state, each with a sheet of samples."""
+    compile: bool = False
+    """Compile the text encoder and UNet (torch.compile): a minute's wait, then about 1.3 times the speed on a CPU. Needs a C++ compiler."""
     seed: int = 0
 
 
@@ -87,7 +92,7 @@ def main(config: MiniDiffusionConfig) -> None:
     with accelerator.main_process_first():
         tokenizer = _tokenizer(config, renders)
     latents = _latents(config, vae, tokenizer, renders, accelerator)
-    _denoiser(config, accelerator, vae, tokenizer, latents)
+    _denoiser(config, accelerator, vae, tokenizer, latents, open_masks(renders, config.renders))
     if accelerator.is_main_process:
         shutil.copytree(config.run_dir / "pipeline", config.out, dirs_exist_ok=True)
         print(f"The pipeline is in {config.out}. Look at it: python -m diffusion.mini.probe --model {config.out}")
@@ -133,7 +138,7 @@ def _autoencoder(config: MiniDiffusionConfig, accelerator: Accelerator, images: 
         on_save=report,
     )
     with torch.no_grad():  # the UNet wants latents of unit variance
-        spread = vae.encode(_to_tensor(images[np.arange(2048)])).latents.std()
+        spread = vae.encode(_to_tensor(images[np.arange(min(2000, len(images)))])).latents.std()
     vae.register_to_config(scaling_factor=round(1 / float(spread), 4))
     if accelerator.is_main_process:
         vae.save_pretrained(finished.with_suffix(".tmp"))
@@ -210,7 +215,12 @@ def _latents(
 
 
 def _denoiser(
-    config: MiniDiffusionConfig, accelerator: Accelerator, vae: AutoencoderTiny, tokenizer: CLIPTokenizer, data: tuple[Chunks, np.ndarray]
+    config: MiniDiffusionConfig,
+    accelerator: Accelerator,
+    vae: AutoencoderTiny,
+    tokenizer: CLIPTokenizer,
+    data: tuple[Chunks, np.ndarray],
+    masks: Chunks,
 ) -> None:
     latents, tokens = data
     no_prompt = np.array(tokenizer("", padding="max_length").input_ids, dtype=np.int32)
@@ -219,16 +229,19 @@ def _denoiser(
     def draw_batch(rng: np.random.Generator, n: int) -> tuple[torch.Tensor, ...]:
         rows = rng.integers(0, min(len(latents), len(tokens)), n)
         prompts = np.where(rng.random((n, 1)) < GUIDANCE_DROPOUT, no_prompt, tokens[rows])
-        return torch.from_numpy(latents[rows]).float(), torch.from_numpy(prompts).long()
+        subjects = F.avg_pool2d(torch.from_numpy(masks[rows])[:, None].float() / 255, IMAGE_SIZE // LATENT_SIZE)
+        return torch.from_numpy(latents[rows]).float(), torch.from_numpy(prompts).long(), subjects
 
-    def loss_of(module: nn.Module, clean: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+    def loss_of(module: nn.Module, clean: torch.Tensor, input_ids: torch.Tensor, subjects: torch.Tensor) -> torch.Tensor:
         n = len(clean)
         timesteps = (_noise_levels(n).to(clean.device) * len(signal_share)).long()
         share = signal_share[timesteps].view(-1, 1, 1, 1)
         noise = torch.randn_like(clean)
         noisy = (share.sqrt() * clean + (1 - share).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         velocity = share.sqrt() * noise - (1 - share).sqrt() * clean
-        return (module(noisy, timesteps, input_ids).float() - velocity).square().mean()
+        weight = 1 + SUBJECT_WEIGHT * subjects
+        error = (module(noisy, timesteps, input_ids).float() - velocity).square().mean(1, keepdim=True)
+        return (weight * error).sum() / weight.sum()
 
     prompts = [prompt for _, prompt in itertools.islice(random_scenes(config.seed + 1, held_out=True), 32)]
 
@@ -248,6 +261,8 @@ def _denoiser(
         text_encoder, unet = build_text_encoder(len(tokenizer), tokenizer.eos_token_id, tokenizer.bos_token_id), build_unet()
     unet.set_attn_processor(AttnProcessor())  # the backward pass of SDPA is slow on a CPU
     module = Denoiser(text_encoder, unet).to(memory_format=torch.channels_last)
+    if config.compile:
+        module.compile()  # in place: the weights keep their names
     fit_config = FitConfig(
         name="denoiser",
         samples=config.samples,

@@ -212,10 +212,10 @@ def with_article(noun: str) -> str:
 
 
 def random_scene(rng: random.Random) -> Scene:
-    """Draw a scene: three in five show one thing, the others two or three of it, or a pair with a relation."""
+    """Draw a scene: two in three show one thing, the others two or three of it, or a pair with a relation."""
     subject = rng.choice(tuple(SUBJECTS))
     style = rng.choice(tuple(STYLES))
-    cast = rng.choices(("one", "several", "pair"), weights=(60, 16, 24))[0]
+    cast = rng.choices(("one", "several", "pair"), weights=(68, 14, 18))[0]
     other = rng.choice([name for name in SUBJECTS if name != subject]) if cast == "pair" else ""
     colours = [name for name in COLOURS if name != SUBJECTS[subject].natural_colour]
     coloured = STYLES[style].shows_colour and rng.random() < 0.3
@@ -227,8 +227,8 @@ def random_scene(rng: random.Random) -> Scene:
         colour=rng.choice(colours) if coloured else "",
         relation=rng.choice(RELATIONS) if other else "",
         other=other,
-        weather=rng.choice(WEATHERS) if rng.random() < 0.3 else "",
-        light=rng.choice(LIGHTS) if rng.random() < 0.3 else "",
+        weather=rng.choice(WEATHERS) if rng.random() < 0.2 else "",
+        light=rng.choice(LIGHTS) if rng.random() < 0.2 else "",
         close_up=cast == "one" and rng.random() < 0.2,
     )
 

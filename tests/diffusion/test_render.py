@@ -24,7 +24,7 @@ SPRITES = {name: disc((250, 60, 20)) for name in SUBJECTS} | {"whale": disc((20,
 
 def picture(seed: int = 0, **changes: object) -> np.ndarray:
     scene = Scene(**({"subject": "cat", "background": "plain background", "style": "digital art"} | changes))  # type: ignore[arg-type]
-    return np.asarray(render(scene, SPRITES, random.Random(seed))).astype(int)
+    return np.asarray(render(scene, SPRITES, random.Random(seed))[0]).astype(int)
 
 
 def reddish(pixels: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_count_is_the_number_of_things_to_be_seen(count: int) -> None:
     slim = SPRITES | {"cat": disc((250, 60, 20), width=50)}
     scene = Scene(subject="cat", background="plain background", style="digital art", count=count)
     for seed in range(5):
-        pixels = np.asarray(render(scene, slim, random.Random(seed))).astype(int)
+        pixels = np.asarray(render(scene, slim, random.Random(seed))[0]).astype(int)
         assert label(reddish(pixels))[1] == count
 
 
@@ -85,6 +85,16 @@ def test_next_to_is_named_from_left_to_right(seed: int) -> None:
     red = np.nonzero(reddish(pixels))[1].mean()
     blue = np.nonzero((pixels[..., 2] > 180) & (pixels[..., 0] < 110) & (pixels[..., 1] < 120))[1].mean()
     assert red < blue - 10
+
+
+def test_the_mask_is_where_the_subjects_are() -> None:
+    scene = Scene(subject="cat", background="plain background", style="digital art", count=2)
+    image, mask = render(scene, SPRITES, random.Random(0))
+    inside = np.asarray(mask) > 250
+    red = reddish(np.asarray(image).astype(int))
+    assert red[inside].all()
+    assert red.sum() == pytest.approx(inside.sum(), rel=0.15)
+    assert not np.asarray(mask)[:4].any()
 
 
 def test_colour_tints_the_subject() -> None:

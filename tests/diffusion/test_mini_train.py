@@ -1,0 +1,50 @@
+"""The whole recipe of the embedded model on noise pictures written here, so that no font is needed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from diffusion.mini.renders import CHUNK
+from diffusion.mini.train import MiniDiffusionConfig, main
+
+ROOT = Path(__file__).parents[2]
+
+
+def renders(directory: Path) -> None:
+    """One chunk of "renders"; the trainer takes what is there."""
+    directory.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    np.save(directory / "images-00000.npy", rng.integers(0, 256, (CHUNK, 64, 64, 3), dtype=np.uint8))
+    np.save(directory / "masks-00000.npy", np.full((CHUNK, 64, 64), 255, dtype=np.uint8))
+    lines = [{"prompt": f"a cat on a beach, {word}", "slots": {}} for word in ("rain", "snow") * (CHUNK // 2)]
+    (directory / "scenes-00000.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_pipeline_that_diffusers_loads(tmp_path: Path) -> None:
+    renders(tmp_path / "run" / "renders")
+    config = MiniDiffusionConfig(
+        run_dir=tmp_path / "run", out=tmp_path / "out", renders=CHUNK, autoencoder_samples=64, samples=32, batch_size=16, save_minutes=60
+    )
+    main(config)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
+    assert np.asarray(pipeline("a cat, snow", num_inference_steps=2).images[0]).shape == (64, 64, 3)
+    main(config)  # finished: everything is found in the run directory
+
+
+@pytest.mark.slow
+def test_the_shipped_model_can_be_trained_further(tmp_path: Path) -> None:
+    renders(tmp_path / "run" / "renders")
+    shipped = ROOT / "assets" / "mini-diffusion"
+    config = MiniDiffusionConfig(run_dir=tmp_path / "run", out=tmp_path / "out", start_from=shipped, renders=CHUNK, samples=32, batch_size=16)
+    main(config)
+    before, after = (StableDiffusionPipeline.from_pretrained(path, dtype=torch.float32) for path in (shipped, tmp_path / "out"))
+    for name, value in before.vae.state_dict().items():
+        assert torch.equal(value, after.vae.state_dict()[name]), name
+    assert before.tokenizer.get_vocab() == after.tokenizer.get_vocab()
+    moved = (before.unet.conv_in.weight - after.unet.conv_in.weight).abs().max()
+    assert 0 < moved < 0.02  # two steps away from the shipped weights
