@@ -179,7 +179,7 @@ def _tokenizer(run: Path, training: PairDataset, config: TrainConfig) -> PromptT
 
 def _collate(model: CaptionModel, tokenizer: PromptTokenizer) -> tuple[Preprocess, Collate]:
     seen = model.config.preprocessing
-    preprocess = Preprocess(seen.image_size, seen.mean, seen.std, seen.interpolation)
+    preprocess = Preprocess(seen.image_size, seen.mean, seen.std, seen.interpolation, seen.crop)
     return preprocess, Collate(preprocess, tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
 
 

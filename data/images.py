@@ -55,21 +55,35 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A picture as the model wants it: (3, size, size) float32, normalised. Squeezed to a square, as GIT does at inference."""
+    """A picture as the model wants it: (3, size, size) float32, normalised. One that is not square is squeezed ("squeeze"), or its middle
+    square is taken ("center", as CLIP and GIT do)."""
 
     size: int
     mean: Sequence[float]
     std: Sequence[float]
     interpolation: str
+    crop: str = "squeeze"
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        if image.size != (self.size, self.size):
+        if self.crop == "center":
+            image = _middle_square(image, self.size, Image.Resampling[self.interpolation.upper()])
+        elif image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()])
         return self.normalise(np.asarray(image, dtype=np.float32))
 
     def normalise(self, pixels: np.ndarray) -> torch.Tensor:
         scaled = (pixels / 255 - np.asarray(self.mean, dtype=np.float32)) / np.asarray(self.std, dtype=np.float32)
         return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32))
+
+
+def _middle_square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
+    """The shorter side reduced to `size`, then the middle, in the integer arithmetic of CLIP's preprocessing."""
+    short = min(image.size)
+    width, height = (side if short == size else int(size * side / short) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), resample)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from data.images import Preprocess, read_image, to_rgb
-from model import CaptionModel, CheckpointError, load_model, save_model
+from model import CaptionModel, CheckpointError, find_checkpoint, load_model, save_model
 from tokenizer import PromptTokenizer, TokenizerError
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -37,18 +37,18 @@ class PromptInverter:
         self.model = model.eval()
         self.tokenizer = tokenizer
         preprocessing = model.config.preprocessing
-        self.preprocess = Preprocess(preprocessing.image_size, preprocessing.mean, preprocessing.std, preprocessing.interpolation)
+        self.preprocess = Preprocess(preprocessing.image_size, preprocessing.mean, preprocessing.std, preprocessing.interpolation, preprocessing.crop)
 
     @classmethod
     def from_pretrained(cls, checkpoint: str | Path = DEFAULT_CHECKPOINT, *, device: str = "auto", dtype: str = "auto") -> PromptInverter:
-        """Load a checkpoint directory, or a Hub id while there is a network.
+        """Load a checkpoint directory, or a Hub id while there is a network. One of Hugging Face's GIT will do as well.
 
         `dtype="auto"` is float32 on a CPU and float16 on a GPU; any name of a torch floating-point type will do.
 
         Raises:
             CheckpointError: not a checkpoint, or a broken one; names the file and the remedy.
         """
-        directory = _find(checkpoint)
+        directory = find_checkpoint(checkpoint)
         model = load_model(directory)
         try:
             tokenizer = PromptTokenizer.load(directory / TOKENIZER_FILE)
@@ -89,22 +89,6 @@ class PromptInverter:
 
 def _picture(image: Image.Image | str | Path) -> Image.Image:
     return to_rgb(image) if isinstance(image, Image.Image) else read_image(Path(image))
-
-
-def _find(checkpoint: str | Path) -> Path:
-    """The directory of a checkpoint; a Hub id is downloaded, or found among earlier downloads."""
-    if Path(checkpoint).exists() or str(checkpoint).count("/") != 1 or str(checkpoint).startswith((".", "/", "~")):
-        return Path(checkpoint).expanduser()
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(str(checkpoint), allow_patterns=["*.json", "*.safetensors", "README.md"]))
-    except Exception as error:  # the library's errors share no base with its HTTP client's
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"{checkpoint} is not a directory here, and the Hub did not give it either ({first}). "
-            "Check the path; a trained model is runs/NAME/model, the one in the box assets/mini-inverter"
-        ) from error
 
 
 def _card(model: CaptionModel) -> str:

@@ -1,9 +1,10 @@
 """The network alone: an image encoder feeding a transformer decoder with GIT's attention."""
 
-from model.checkpoint import CheckpointError, load_model, save_model
+from model.checkpoint import load_model, save_model
 from model.config import EncoderConfig, ModelConfig, PreprocessingConfig
 from model.decoding import Hypothesis
 from model.encoder import EncoderError
+from model.files import CheckpointError, find_checkpoint
 from model.network import IGNORED_LABEL, CaptionModel
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Hypothesis",
     "ModelConfig",
     "PreprocessingConfig",
+    "find_checkpoint",
     "load_model",
     "save_model",
 ]

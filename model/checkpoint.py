@@ -1,4 +1,4 @@
-"""A network on disk: `config.json` and `model.safetensors` in a directory. Nothing else is ever read as weights."""
+"""A network on disk: `config.json` and `model.safetensors` in a directory."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import os
 from pathlib import Path
 
 import safetensors.torch
-from safetensors import SafetensorError
 
 from model.config import ModelConfig
+from model.files import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, check_checkpoint, read_json, read_weights
+from model.git import MODEL_TYPE
 from model.network import CaptionModel
-
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-
-
-class CheckpointError(ValueError):
-    """A directory that is not a checkpoint of ours, or a broken one; names the file and the remedy."""
 
 
 def save_model(model: CaptionModel, directory: Path) -> None:
@@ -30,32 +25,16 @@ def save_model(model: CaptionModel, directory: Path) -> None:
 
 
 def load_model(directory: Path) -> CaptionModel:
-    """Read what `save_model` wrote, in evaluation mode, in the precision it was stored in.
+    """Read what `save_model` wrote, or a GIT as Hugging Face saves it, in evaluation mode, in the precision it was stored in.
 
     Raises:
         CheckpointError: says which file is missing or broken and what to do.
     """
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory} is not a directory; a checkpoint is one that holds {CONFIG_FILE}, {WEIGHTS_FILE} and tokenizer.json")
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (directory / name).is_file():
-            pickled = sorted(path.name for path in directory.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
-            hint = f" ({', '.join(pickled)} would be unpickled code and is refused)" if pickled and name == WEIGHTS_FILE else ""
-            raise CheckpointError(f"{directory} is not a Reprompt checkpoint: {name} is missing{hint}. A trained one is runs/NAME/model")
+    check_checkpoint(directory)
+    if read_json(directory / CONFIG_FILE).get("model_type") == MODEL_TYPE:
+        return CaptionModel.from_git(directory)
     try:
         config = ModelConfig.load(directory / CONFIG_FILE)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
-    model = CaptionModel(config)
-    try:
-        weights = safetensors.torch.load_file(directory / WEIGHTS_FILE)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{directory / WEIGHTS_FILE} is broken ({error}); copy or export it again") from error
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{directory / WEIGHTS_FILE} does not fit {CONFIG_FILE} beside it: {error}") from error
-    dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
-    if len(dtypes) == 1:
-        model.to(dtypes.pop())
-    return model.eval()
+    return CaptionModel.from_weights(config, read_weights(directory), directory / WEIGHTS_FILE)

@@ -17,6 +17,8 @@ class PreprocessingConfig:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    crop: Literal["squeeze", "center"] = "squeeze"
+    """How a picture that is not square becomes so: squeezed, or its middle square."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +26,20 @@ class EncoderConfig:
     """The image encoder, a timm model.
 
     `stage` is the index of the feature map that a CNN hands over (the strides double from stage to stage); None for a ViT.
-    `arguments` go to `timm.create_model` as they are.
+    `arguments` go to `timm.create_model` as they are. `frames` is how many images of one prompt have an embedding of their own (GIT's
+    temporal embedding); 0 for a model of single images.
     """
 
     name: str
     stage: int | None = None
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    frames: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A `CaptionModel`. `norm="pre"` is for training from scratch; `"post"` is the layout of BERT and GIT."""
+    """A `CaptionModel`. `norm="pre"` is for training from scratch; `"post"` is the layout of BERT and GIT. With `tied_output` the token
+    embedding also makes the logits."""
 
     encoder: EncoderConfig
     preprocessing: PreprocessingConfig
@@ -50,6 +55,7 @@ class ModelConfig:
     dropout: float = 0.1
     norm: Literal["pre", "post"] = "pre"
     label_smoothing: float = 0.1
+    tied_output: bool = True
 
     def __post_init__(self) -> None:
         if self.width % self.heads:

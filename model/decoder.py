@@ -19,7 +19,7 @@ from model.masks import text_rows
 
 
 class Decoder(nn.Module):
-    """Token and position embeddings, `layers` blocks, and logits through the tied embedding with a bias."""
+    """Token and position embeddings, `layers` blocks, and logits through the tied embedding (or a matrix of its own) with a bias."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -30,8 +30,11 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width, eps=1e-12) if config.norm == "pre" else nn.Identity()
+        self.output_weight = None if config.tied_output else nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.apply(_initialise)
+        if self.output_weight is not None:
+            nn.init.normal_(self.output_weight, std=0.02)
         for name, weight in self.blocks.named_parameters():
             if name.endswith(("attention.output.weight", "ffn.2.weight")):
                 # GPT-2, section 2.3: keep the residual stream's variance from growing with depth
@@ -76,7 +79,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., K) -> (..., V)"""
-        return F.linear(hidden, self.token_embedding.weight, self.output_bias)
+        return F.linear(hidden, self.token_embedding.weight if self.output_weight is None else self.output_weight, self.output_bias)
 
     @property
     def _attention_dropout(self) -> float:

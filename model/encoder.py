@@ -16,11 +16,11 @@ class EncoderError(ValueError):
 
 
 class ImageEncoder(nn.Module):
-    """(B, 3, h, w) pixels -> (B, P, `width`) image tokens.
+    """(B, 3, h, w) pixels -> (B, P, `width`) image tokens; (B, F, 3, h, w), F images of one prompt, -> (B, F * P, `width`).
 
     A transformer hands over all its tokens (class token and patches, as GIT does); a CNN one of its feature maps, flattened row by
     row, with a learned position embedding added, since convolutions do not say where they are. Linear + LayerNorm projects to the
-    decoder's width.
+    decoder's width. Of several images each has a learned embedding added before the projection, as GIT's video frames do.
     """
 
     def __init__(self, config: EncoderConfig, preprocessing: PreprocessingConfig, width: int) -> None:
@@ -38,6 +38,7 @@ class ImageEncoder(nn.Module):
             self.backbone.train(was_training)
         self.num_image_tokens, feature_width = features.shape[1:]
         self.position = nn.Parameter(torch.zeros(1, self.num_image_tokens, feature_width)) if self.is_cnn else None
+        self.frame_embedding = nn.Parameter(torch.zeros(config.frames, 1, feature_width)) if config.frames else None
         self.projection = nn.Sequential(nn.Linear(feature_width, width), nn.LayerNorm(width, eps=1e-5))
 
     def _features(self, pixel_values: Tensor) -> Tensor:
@@ -52,9 +53,18 @@ class ImageEncoder(nn.Module):
         return features
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        features = self._features(pixel_values)
+        frames = pixel_values.shape[1] if pixel_values.ndim == 5 else 0
+        known = 0 if self.frame_embedding is None else len(self.frame_embedding)
+        if pixel_values.ndim not in (4, 5) or frames > known:
+            raise ValueError(
+                f"pixel_values must be (B, 3, H, W), or (B, F, 3, H, W) with F up to {known} (encoder.frames of this model); "
+                f"they are {tuple(pixel_values.shape)}"
+            )
+        features = self._features(pixel_values.flatten(0, 1) if frames else pixel_values)
         if self.position is not None:
             features = features + self.position
+        if frames and self.frame_embedding is not None:
+            features = (features.unflatten(0, (-1, frames)) + self.frame_embedding[:frames]).flatten(1, 2)
         return self.projection(features)
 
 

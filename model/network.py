@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +14,8 @@ from model.config import ModelConfig
 from model.decoder import Decoder
 from model.decoding import Hypothesis, beam_search, greedy_search
 from model.encoder import ImageEncoder
+from model.files import CONFIG_FILE, CheckpointError, check_checkpoint, find_checkpoint, read_json, read_preprocessor, read_weights
+from model.git import convert_git
 
 IGNORED_LABEL = -100
 
@@ -23,6 +28,46 @@ class CaptionModel(nn.Module):
         self.config = config
         self.encoder = ImageEncoder(config.encoder, config.preprocessing, config.width)
         self.decoder = Decoder(config)
+
+    @classmethod
+    def from_git(cls, source: str | Path | Mapping[str, Tensor]) -> CaptionModel:
+        """A network that computes exactly what Hugging Face's `GitForCausalLM` computes, in evaluation mode.
+
+        Args:
+            source: a directory written by `GitForCausalLM.save_pretrained`, a Hub id such as "microsoft/git-base", or its state dict (then
+                heads, token ids and preprocessing are those of the published GITs).
+
+        Raises:
+            CheckpointError: not a GIT, or a broken one; names the file, tensor or setting.
+        """
+        if isinstance(source, Mapping):
+            return cls.from_weights(*convert_git(source, {}, {}), "the state dict")
+        directory = find_checkpoint(source)
+        check_checkpoint(directory)
+        try:
+            config, weights = convert_git(read_weights(directory), read_json(directory / CONFIG_FILE), read_preprocessor(directory))
+        except ValueError as error:
+            raise CheckpointError(f"{directory}: {error}") from error
+        return cls.from_weights(config, weights, directory)
+
+    @classmethod
+    def from_weights(cls, config: ModelConfig, weights: Mapping[str, Tensor], origin: str | Path) -> CaptionModel:
+        """A network with these weights, in their precision, in evaluation mode; `origin` is named when they do not fit.
+
+        Raises:
+            CheckpointError: a tensor is missing, left over or of another shape than `config` says.
+        """
+        model = cls(config)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:  # lists every tensor that does not fit
+            first, *more = [line.strip() for line in str(error).splitlines()[1:]]
+            others = f" And {len(more)} more." if more else ""
+            raise CheckpointError(f"{origin} does not fit its {CONFIG_FILE}: {first}{others}") from error
+        dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
+        if len(dtypes) == 1:
+            model.to(dtypes.pop())
+        return model.eval()
 
     @property
     def num_image_tokens(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"
+_SPECIALS = ((BOS, EOS, PAD), ("[CLS]", "[SEP]", "[PAD]"))  # ours, and those of BERT's WordPiece, which GIT uses
 SMALLEST_VOCABULARY = 256 + 3  # every byte and the three special tokens
 
 
@@ -20,13 +21,14 @@ class PromptTokenizer:
     """Text to token ids and back. Three special tokens (begin, end, padding) have ids; no text is ever read as one of them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        ids = {token: tokenizer.token_to_id(token) for token in (BOS, EOS, PAD)}
-        found = {token: place for token, place in ids.items() if place is not None}
-        if missing := ids.keys() - found.keys():
-            raise TokenizerError(f"this is not a prompt tokenizer: it has no {', '.join(sorted(missing))}")
+        ids = [[tokenizer.token_to_id(token) for token in specials] for specials in _SPECIALS]
+        found = next((known for known in ids if None not in known), None)
+        if found is None:
+            ways = " nor ".join(", ".join(specials) for specials in _SPECIALS)
+            raise TokenizerError(f"this is not a prompt tokenizer: it has neither {ways}")
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True  # "<|end|>" typed by a person stays text
-        self.bos_id, self.eos_id, self.pad_id = found[BOS], found[EOS], found[PAD]
+        self.bos_id, self.eos_id, self.pad_id = found
 
     @classmethod
     def train(cls, prompts: Iterable[str], vocab_size: int = 4096) -> PromptTokenizer:
@@ -73,7 +75,7 @@ class PromptTokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> PromptTokenizer:
-        """Read what `save` wrote.
+        """Read what `save` wrote, or the tokenizer.json of a BERT (GIT's).
 
         Raises:
             TokenizerError: no such file, or not a prompt tokenizer; names the file.

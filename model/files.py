@@ -1,0 +1,100 @@
+"""Checkpoint directories: finding them and reading what they hold. Nothing but safetensors is ever read as weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+_WEIGHTS_INDEX = f"{WEIGHTS_FILE}.index.json"  # where Hugging Face's libraries split large weights
+_PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+class CheckpointError(ValueError):
+    """A directory that is not a checkpoint, or a broken one; names the file and the remedy."""
+
+
+def find_checkpoint(checkpoint: str | Path) -> Path:
+    """The directory of a checkpoint; a Hub id is downloaded, or found among earlier downloads.
+
+    Raises:
+        CheckpointError: neither a directory nor a Hub id that can be had now.
+    """
+    if Path(checkpoint).exists() or str(checkpoint).count("/") != 1 or str(checkpoint).startswith((".", "/", "~")):
+        return Path(checkpoint).expanduser()
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(str(checkpoint), allow_patterns=["*.json", "*.safetensors", "README.md"]))
+    except Exception as error:  # the library's errors share no base with its HTTP client's
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{checkpoint} is not a directory here, and the Hub did not give it either ({first}). "
+            "Check the path; a trained model is runs/NAME/model, the one in the box assets/mini-inverter"
+        ) from error
+
+
+def check_checkpoint(directory: Path) -> None:
+    """
+    Raises:
+        CheckpointError: not a directory that holds a config and weights; says which file is missing and what to do.
+    """
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory} is not a directory; a checkpoint is one that holds {CONFIG_FILE}, {WEIGHTS_FILE} and tokenizer.json")
+    if not (directory / CONFIG_FILE).is_file():
+        raise CheckpointError(f"{directory} is not a Reprompt checkpoint: {CONFIG_FILE} is missing. A trained one is runs/NAME/model")
+    if not (directory / WEIGHTS_FILE).is_file() and not (directory / _WEIGHTS_INDEX).is_file():
+        pickled = sorted(path.name for path in directory.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
+        hint = (
+            f" ({', '.join(pickled)} would be unpickled code and is refused; save it again with save_pretrained, which writes safetensors)"
+            if pickled
+            else ""
+        )
+        raise CheckpointError(f"{directory} is not a Reprompt checkpoint: {WEIGHTS_FILE} is missing{hint}. A trained one is runs/NAME/model")
+
+
+def read_weights(directory: Path) -> dict[str, Tensor]:
+    """The tensors of model.safetensors, or of the parts that its index names.
+
+    Raises:
+        CheckpointError: a file is missing or broken; names it.
+    """
+    index = directory / _WEIGHTS_INDEX
+    names = [WEIGHTS_FILE] if not index.is_file() else sorted(set(read_json(index).get("weight_map", {}).values()))
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        if Path(name).suffix != ".safetensors" or Path(name).name != name:
+            raise CheckpointError(f"{index} names {name}, which is not a safetensors file beside it; only those are read as weights")
+        try:
+            weights |= safetensors.torch.load_file(directory / name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{directory / name} is broken ({error}); copy or export it again") from error
+    return weights
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        CheckpointError: missing, or not a JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON ({error}); copy it again from where the model came from") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds no JSON object; copy it again from where the model came from")
+    return values
+
+
+def read_preprocessor(directory: Path) -> dict[str, Any]:
+    """The image processor's settings as transformers saves them; empty where there are none."""
+    for name in _PREPROCESSOR_FILES:
+        if (directory / name).is_file():
+            values = read_json(directory / name)
+            return dict(values.get("image_processor", values))
+    return {}
