@@ -4,6 +4,8 @@ Examples:
     python caption.py docs/examples
     python caption.py a.png b.jpg --num-return 3
     python caption.py folder --checkpoint runs/mini/model
+    python caption.py a.png --prefix "a watercolor painting of" --ban cat kitten
+    python caption.py a.png --sample --num-return 5 --temperature 1.3
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import tyro
 from PIL import Image
 
 from data.images import ImageError, read_image
-from inference import PromptInverter
+from inference import Prediction, PromptInverter
 from inference.files import find_images
 from inference.inverter import DEFAULT_CHECKPOINT
 from model import CheckpointError
@@ -30,9 +32,27 @@ class CaptionConfig:
     """Picture files, and folders of them."""
     checkpoint: str = str(DEFAULT_CHECKPOINT)
     """A checkpoint directory or Hub id; the model in the box by default."""
-    num_beams: int = 4
     num_return: int = 1
     """Prompts to write for each picture, best first."""
+    num_beams: int = 4
+    """Hypotheses kept while searching for the likeliest prompt; --num-return raises it where it must."""
+    length_penalty: float = 1.0
+    """Above 1 favours longer prompts, below 1 shorter ones."""
+    sample: bool = False
+    """Draw prompts from the model's distribution instead of searching for the likeliest."""
+    temperature: float = 1.0
+    """With --sample: above 1 more varied, below 1 closer to the likeliest."""
+    top_k: int = 0
+    """With --sample: draw each token from the likeliest so many (0: all)."""
+    top_p: float = 1.0
+    """With --sample: draw each token from the fewest likeliest that together have this probability."""
+    seed: int | None = None
+    """With --sample: draw the same prompts each time."""
+    prefix: str = ""
+    """How every prompt must start."""
+    ban: tuple[str, ...] = ()
+    """Words and phrases that must not be written."""
+    max_new_tokens: int | None = None
     batch_size: int = 32
 
 
@@ -53,13 +73,37 @@ def main(config: CaptionConfig) -> int:
             except ImageError as error:
                 unreadable += 1
                 print(f"skipped {error}", file=sys.stderr)
-        predictions = inverter.predict([image for _, image in read], num_beams=config.num_beams, num_return=config.num_return)
+        predictions = _predict(config, inverter, [image for _, image in read])
         for (file, _), prediction in zip(read, predictions, strict=True):
             for prompt in (prediction.prompt, *(text for text, _ in prediction.alternatives)):
-                print(f"{file}\t{prompt}", flush=True)
+                print(f"{file}\t{' '.join(prompt.splitlines())}", flush=True)
     if unreadable:
         print(f"{unreadable} of {len(files)} files could not be read as pictures.", file=sys.stderr)
     return unreadable
+
+
+def _predict(config: CaptionConfig, inverter: PromptInverter, images: list[Image.Image]) -> list[Prediction]:
+    if config.sample:
+        return inverter.sample(
+            images,
+            num_samples=config.num_return,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+            seed=config.seed,
+            prefix=config.prefix,
+            max_new_tokens=config.max_new_tokens,
+            banned_words=config.ban,
+        )
+    return inverter.predict(
+        images,
+        num_beams=max(config.num_beams, config.num_return),
+        num_return=config.num_return,
+        length_penalty=config.length_penalty,
+        prefix=config.prefix,
+        max_new_tokens=config.max_new_tokens,
+        banned_words=config.ban,
+    )
 
 
 if __name__ == "__main__":

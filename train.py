@@ -5,6 +5,7 @@ Examples:
     python train.py mini --data datasets/large --max-steps 6000 --name long
     python train.py small --data datasets/mine             one GPU
     accelerate launch train.py base --data datasets/mine   several
+    python train.py base --init microsoft/git-base --data datasets/mine   from GIT's weights
     python train.py mini --resume                          go on with runs/mini after an interruption
 
 Without --data the embedded data set is made first, if it is not there (python generate_data.py).
@@ -34,7 +35,7 @@ from evaluation.baselines import Constant, Nearest
 from evaluation.metrics import MissingExtraError, SentenceSimilarity, exact_match, token_f1
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
 from inference import PromptInverter
-from model import CaptionModel, EncoderError
+from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint, load_model
 from tokenizer import PromptTokenizer, TokenizerError
 from training.config import PRESETS, ConfigError, TrainConfig
 from training.objective import CaptionLoss
@@ -57,7 +58,7 @@ def main(config: TrainConfig) -> None:
         tokenizer = _tokenizer(run, training, config)
 
     torch.manual_seed(config.seed)
-    model = CaptionModel(config.network.model_config(tokenizer))
+    model = _network(config, tokenizer)
     if accelerator.device.type == "cpu":
         model.to(memory_format=torch.channels_last)
     objective = CaptionLoss(model)
@@ -169,12 +170,23 @@ def _prepare_run(config: TrainConfig, run: Path) -> None:
 
 
 def _tokenizer(run: Path, training: PairDataset, config: TrainConfig) -> PromptTokenizer:
-    """The run's tokenizer, learnt from the training prompts at its beginning."""
+    """The run's tokenizer: that of --init, or learnt from the training prompts at the run's beginning."""
     path = run / "tokenizer.json"
+    if config.init is not None and not path.exists():
+        PromptTokenizer.load(find_checkpoint(config.init) / "tokenizer.json").save(path)
     if not path.exists():
         prompts = [training.metadata(i)["prompt"] for i in tqdm(range(len(training)), "reading prompts", unit="prompt", leave=False)]
         PromptTokenizer.train(prompts, config.network.vocab_size).save(path)
     return PromptTokenizer.load(path)
+
+
+def _network(config: TrainConfig, tokenizer: PromptTokenizer) -> CaptionModel:
+    if config.init is None:
+        return CaptionModel(config.network.model_config(tokenizer))
+    model = load_model(find_checkpoint(config.init)).float()
+    if model.config.vocab_size != tokenizer.vocab_size:
+        raise CheckpointError(f"{config.init}: its tokenizer has {tokenizer.vocab_size} tokens, its network {model.config.vocab_size}")
+    return model
 
 
 def _collate(model: CaptionModel, tokenizer: PromptTokenizer) -> tuple[Preprocess, Collate]:
@@ -221,7 +233,7 @@ def _announce(config: TrainConfig, model: CaptionModel, training: PairDataset, r
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     encoder = sum(parameter.numel() for parameter in model.encoder.parameters()) / 1e6
     print(
-        f"{run}: {parameters:.1f} M parameters ({encoder:.1f} M in {config.network.encoder}), {model.num_image_tokens} image tokens, "
+        f"{run}: {parameters:.1f} M parameters ({encoder:.1f} M in {model.config.encoder.name}), {model.num_image_tokens} image tokens, "
         f"{len(training)} training pairs, {config.max_steps} steps of {config.batch_size}"
     )
 
@@ -295,7 +307,7 @@ if __name__ == "__main__":
                 {name: (text, config) for name, (text, config) in presets.items()}, args=arguments, description=__doc__
             )
         )
-    except (ConfigError, EncoderError, ImageError, MissingExtraError, RunStateError, ShardError, TokenizerError) as error:
+    except (CheckpointError, ConfigError, EncoderError, ImageError, MissingExtraError, RunStateError, ShardError, TokenizerError) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\ntrain.py: stopped before training began; run the same command again")

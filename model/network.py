@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from model.cache import KVCache, PrefixCache
 from model.config import ModelConfig
 from model.decoder import Decoder
-from model.decoding import Hypothesis, beam_search, greedy_search
+from model.decoding import Hypothesis, TextRules, beam_search, greedy_search, sample
 from model.encoder import ImageEncoder
 from model.files import CONFIG_FILE, CheckpointError, check_checkpoint, find_checkpoint, read_json, read_preprocessor, read_weights
 from model.git import convert_git
@@ -118,40 +118,116 @@ class CaptionModel(nn.Module):
         *,
         num_beams: int = 4,
         num_return: int = 1,
-        max_new_tokens: int | None = None,
         length_penalty: float = 1.0,
+        prefix: Sequence[int] = (),
+        min_new_tokens: int = 0,
+        max_new_tokens: int | None = None,
+        banned: Sequence[Sequence[int]] = (),
     ) -> list[list[Hypothesis]]:
         """For each image its `num_return` best texts, best first; `num_beams=1` is greedy search.
+
+        Args:
+            pixel_values: (B, 3, H, W), or (B, F, 3, H, W) for F images of one prompt.
+            length_penalty: texts are ranked by the sum of their log-probabilities / length ** length_penalty.
+            prefix: tokens that every text starts with; they are not returned.
+            min_new_tokens, max_new_tokens: how many come after it, the end token included (default: as many as the model has positions).
+            banned: sequences of tokens that no text may hold.
 
         Raises:
             ValueError: no images, or numbers that do not fit together; names the argument.
         """
-        limit = self.config.max_text_tokens if max_new_tokens is None else max_new_tokens
-        if len(pixel_values) == 0:
-            raise ValueError("pixel_values holds no images")
+        rules = self._rules(pixel_values, prefix, min_new_tokens, max_new_tokens, banned)
         if not 1 <= num_beams <= self.config.vocab_size:
             raise ValueError(f"num_beams must be 1 to the vocabulary size ({self.config.vocab_size}), not {num_beams}")
         if not 1 <= num_return <= num_beams:
             raise ValueError(f"num_return must be 1 to num_beams ({num_beams}), not {num_return}")
-        if not 1 <= limit <= self.config.max_text_tokens:
-            raise ValueError(f"max_new_tokens must be 1 to {self.config.max_text_tokens} (the positions of this model), not {limit}")
-        prefix = self.decoder.prefix(self.encoder(pixel_values))
-        state = _NetworkHypotheses(self.decoder, prefix, capacity=limit)
-        bos, eos, device = self.config.bos_token_id, self.config.eos_token_id, pixel_values.device
+        state, images = self._start(pixel_values, rules), len(pixel_values)
         if num_beams == 1:
-            found = greedy_search(state, len(pixel_values), bos=bos, eos=eos, max_new_tokens=limit, device=device)
-            return [[text] for text in found]
-        return beam_search(
-            state,
+            return [[text] for text in greedy_search(state, images, rules, pixel_values.device)]
+        return beam_search(state, images, rules, pixel_values.device, num_beams=num_beams, num_return=num_return, length_penalty=length_penalty)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        pixel_values: Tensor,
+        *,
+        num_samples: int = 1,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+        prefix: Sequence[int] = (),
+        min_new_tokens: int = 0,
+        max_new_tokens: int | None = None,
+        banned: Sequence[Sequence[int]] = (),
+    ) -> list[list[Hypothesis]]:
+        """For each image `num_samples` texts drawn from the network's distribution, best first; the image is encoded once.
+
+        Args:
+            temperature: above 1 flattens the distribution of the next token, below 1 sharpens it.
+            top_k: only the likeliest k tokens are drawn from (0: all).
+            top_p: only the fewest likeliest tokens that together have this probability (nucleus sampling, arXiv 1904.09751).
+            generator: where the randomness comes from, on the device of `pixel_values`.
+            The others as in `search`.
+
+        Raises:
+            ValueError: no images, or numbers that do not fit together; names the argument.
+        """
+        rules = self._rules(pixel_values, prefix, min_new_tokens, max_new_tokens, banned)
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be 1 or more, not {num_samples}")
+        if temperature <= 0:
+            raise ValueError(f"temperature must be above 0, not {temperature}; for the likeliest text use search")
+        if top_k < 0:
+            raise ValueError(f"top_k must be 0 (all tokens) or more, not {top_k}")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
+        return sample(
+            self._start(pixel_values, rules),
             len(pixel_values),
-            num_beams=num_beams,
-            num_return=num_return,
-            bos=bos,
-            eos=eos,
-            max_new_tokens=limit,
-            length_penalty=length_penalty,
-            device=device,
+            rules,
+            pixel_values.device,
+            num_samples=num_samples,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            generator=generator,
         )
+
+    def _rules(
+        self,
+        pixel_values: Tensor,
+        prefix: Sequence[int],
+        min_new_tokens: int,
+        max_new_tokens: int | None,
+        banned: Sequence[Sequence[int]],
+    ) -> TextRules:
+        room = self.config.max_text_tokens - len(prefix)  # the last token of a text needs no position
+        limit = room if max_new_tokens is None else max_new_tokens
+        if len(pixel_values) == 0:
+            raise ValueError("pixel_values holds no images")
+        if room < 1:
+            raise ValueError(
+                f"the prefix has {len(prefix)} tokens, but this model knows positions for {self.config.max_text_tokens}, one of them new"
+            )
+        if not 1 <= limit <= room:
+            raise ValueError(f"max_new_tokens must be 1 to {room} (the positions of this model after the prefix), not {limit}")
+        if not 0 <= min_new_tokens <= limit:
+            raise ValueError(f"min_new_tokens must be 0 to max_new_tokens ({limit}), not {min_new_tokens}")
+        for name, tokens in (("prefix", prefix), *(("banned", sequence) for sequence in banned)):
+            if any(not 0 <= token < self.config.vocab_size for token in tokens) or (name == "banned" and not tokens):
+                raise ValueError(f"{name} must hold token ids from 0 to {self.config.vocab_size - 1}, not {list(tokens)}")
+        return TextRules(
+            start=(self.config.bos_token_id, *prefix),
+            eos=self.config.eos_token_id,
+            min_new_tokens=min_new_tokens,
+            max_new_tokens=limit,
+            banned=tuple(map(tuple, banned)),
+        )
+
+    def _start(self, pixel_values: Tensor, rules: TextRules) -> _NetworkHypotheses:
+        capacity = len(rules.start) + rules.max_new_tokens - 1
+        return _NetworkHypotheses(self.decoder, self.decoder.prefix(self.encoder(pixel_values)), capacity)
 
 
 class _NetworkHypotheses:
@@ -164,8 +240,8 @@ class _NetworkHypotheses:
         self.cache = KVCache(layers, images, heads, capacity, head_dim, dtype=prefix.keys.dtype, device=prefix.keys.device)
 
     def step(self, tokens: Tensor) -> Tensor:
-        hidden = self.decoder(tokens[:, None], self.prefix, self.cache)
-        return self.decoder.logits(hidden[:, 0]).float().log_softmax(dim=-1)
+        hidden = self.decoder(tokens, self.prefix, self.cache)
+        return self.decoder.logits(hidden[:, -1]).float().log_softmax(dim=-1)
 
     def select(self, rows: Tensor, images: Tensor | None) -> None:
         self.cache.select(rows)

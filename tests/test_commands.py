@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from examples import painted, write_dataset
+from gits import save_git
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--network.encoder", "test_convnext", "--network.stage", "1", "--network.image-size", "32", "--network.width", "32"]
@@ -209,3 +210,32 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     assert "pip install -e '.[generate]'" in process.stderr
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_git_directory_captions_and_is_trained_further(tmp_path: Path) -> None:
+    save_git(tmp_path / "git")
+    data = write_dataset(tmp_path / "data", 150)
+    painted("cat", "red").save(tmp_path / "cat.png")
+    before, _ = run("caption.py", tmp_path / "cat.png", "--checkpoint", tmp_path / "git", "--max-new-tokens", 8)
+    arguments = ["--data", data, "--init", tmp_path / "git", "--out", tmp_path / "run", "--max-steps", 6, "--learning-rate", 0.005, *TINY[-12:]]
+    out, _ = run("train.py", "mini", *arguments)
+    assert "vit_base_patch16_clip_quickgelu_224" in out
+    after, _ = run("caption.py", tmp_path / "cat.png", "--checkpoint", tmp_path / "run" / "model", "--max-new-tokens", 8)
+    assert after.split("\t")[1] != before.split("\t")[1]
+    _, err = run("train.py", "mini", "--data", data, "--init", tmp_path / "none", "--out", tmp_path / "other", fails=True)
+    assert "none" in err
+    assert "tokenizer.json" in err or "not a directory" in err
+
+
+def test_caption_samples_with_a_forced_start_and_without_banned_words(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+    _, run_directory, _ = trained
+    painted("cat", "red").save(tmp_path / "cat.png")
+    arguments = [tmp_path / "cat.png", "--checkpoint", run_directory / "model", "--prefix", "a pencil sketch", "--num-return", 5]
+    out, _ = run("caption.py", *arguments, "--sample", "--seed", 3, "--temperature", 1.5, "--ban", "beach", "snow")
+    lines = [line.split("\t")[1] for line in out.splitlines()]
+    assert len(lines) == 5
+    assert all(line.startswith("a pencil sketch") and "beach" not in line and "snow" not in line for line in lines)
+    again, _ = run("caption.py", *arguments, "--sample", "--seed", 3, "--temperature", 1.5, "--ban", "beach", "snow")
+    assert again == out
+    _, err = run("caption.py", *arguments, "--sample", "--temperature", 0, fails=True)
+    assert "temperature must be above 0" in err

@@ -21,14 +21,14 @@ class PromptTokenizer:
     """Text to token ids and back. Three special tokens (begin, end, padding) have ids; no text is ever read as one of them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        ids = [[tokenizer.token_to_id(token) for token in specials] for specials in _SPECIALS]
-        found = next((known for known in ids if None not in known), None)
-        if found is None:
+        known = [[place for place in map(tokenizer.token_to_id, specials) if place is not None] for specials in _SPECIALS]
+        complete = [ids for ids in known if len(ids) == 3]
+        if not complete:
             ways = " nor ".join(", ".join(specials) for specials in _SPECIALS)
             raise TokenizerError(f"this is not a prompt tokenizer: it has neither {ways}")
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True  # "<|end|>" typed by a person stays text
-        self.bos_id, self.eos_id, self.pad_id = found
+        self.bos_id, self.eos_id, self.pad_id = complete[0]
 
     @classmethod
     def train(cls, prompts: Iterable[str], vocab_size: int = 4096) -> PromptTokenizer:

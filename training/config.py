@@ -64,6 +64,9 @@ class TrainConfig:
     data: Path = Path("datasets/mini")
     """A data set directory made by generate_data.py. datasets/mini is made when it is not there."""
     out: Path | None = None
+    init: str | None = None
+    """Begin with this checkpoint, its network and its tokenizer, instead of from scratch: a model directory of ours, or a GIT of
+    Hugging Face (directory or Hub id). --network is then not used."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     max_steps: int = 1000
     """Optimizer updates."""

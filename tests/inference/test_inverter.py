@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,43 @@ def test_alternatives_come_best_first() -> None:
         scores = [prediction.score, *[score for _, score in prediction.alternatives]]
         assert len(scores) == 3
         assert scores == sorted(scores, reverse=True)
+
+
+def test_a_forced_start_is_part_of_the_prompt() -> None:
+    one = inverter()
+    for prediction in one.predict(IMAGES, num_beams=2, num_return=2, prefix="two dogs ", max_new_tokens=5):
+        assert prediction.prompt.startswith("two dogs")
+        assert prediction.alternatives[0][0].startswith("two dogs")
+        assert prediction.score == pytest.approx(sum(log_prob for _, log_prob in prediction.tokens) / len(prediction.tokens))
+        assert prediction.prompt == "two dogs" + "".join(piece for piece, _ in prediction.tokens)
+
+
+def test_banned_words_are_not_written() -> None:
+    one = inverter()
+    free = one.predict(IMAGES, num_beams=3)
+    word = next(word for word in free[0].prompt.split() if word.isascii() and len(word) > 1)
+    assert any(word in prediction.prompt for prediction in free)
+    assert not any(word in prediction.prompt for prediction in one.predict(IMAGES, num_beams=3, banned_words=[word]))
+
+
+def test_samples_follow_the_seed_and_keep_to_the_rules() -> None:
+    one = inverter()
+    drawn = one.sample(IMAGES, num_samples=3, temperature=1.5, top_k=20, seed=4, prefix="a cat", max_new_tokens=6)
+    assert drawn == one.sample(IMAGES, num_samples=3, temperature=1.5, top_k=20, seed=4, prefix="a cat", max_new_tokens=6)
+    assert drawn != one.sample(IMAGES, num_samples=3, temperature=1.5, top_k=20, seed=5, prefix="a cat", max_new_tokens=6)
+    for prediction in drawn:
+        assert len(prediction.alternatives) == 2
+        assert all(text.startswith("a cat") for text in (prediction.prompt, *(text for text, _ in prediction.alternatives)))
+        assert prediction.score >= prediction.alternatives[0][1] >= prediction.alternatives[1][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"banned_words": [" "]}, "empty word"), ({"batch_size": 0}, "batch_size must be 1"), ({"prefix": "cat " * 40}, r"the prefix has \d+ tokens")],
+)
+def test_what_cannot_be_asked_for_is_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        inverter().predict(IMAGES, **arguments)
 
 
 def test_no_images_no_predictions() -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from examples import lively, tiny_config
 from torch import Tensor
 
 from model import CaptionModel
-from model.decoding import Hypothesis, beam_search, greedy_search
+from model.decoding import Hypothesis, TextRules, beam_search, greedy_search, restrict, sample
 
 BOS, EOS, CPU = 0, 1, torch.device("cpu")
 
@@ -26,12 +28,16 @@ class Table:
 
     def step(self, tokens: Tensor) -> Tensor:
         image = self.images.repeat_interleave(len(tokens) // len(self.images))
-        self.place += 1
-        return self.table[image, self.place - 1, tokens]
+        self.place += tokens.shape[1]
+        return self.table[image, self.place - 1, tokens[:, -1]]
 
     def select(self, rows: Tensor, images: Tensor | None) -> None:
         if images is not None:
             self.images = self.images[images]
+
+
+def rules(length: int, **changes: object) -> TextRules:
+    return TextRules(**({"start": (BOS,), "eos": EOS, "max_new_tokens": length} | changes))  # type: ignore[arg-type]
 
 
 def every_text(table: Table, image: int, length: int) -> list[tuple[float, tuple[int, ...]]]:
@@ -54,7 +60,7 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(seed: int, penalty: floa
     images, vocabulary, length = 3, 4, 4
     table = Table(images, vocabulary, length, seed)
     wide = vocabulary**length
-    found = beam_search(table, images, num_beams=wide, num_return=5, bos=BOS, eos=EOS, max_new_tokens=length, length_penalty=penalty, device=CPU)
+    found = beam_search(table, images, rules(length), CPU, num_beams=wide, num_return=5, length_penalty=penalty)
     for image in range(images):
         ranked = sorted(every_text(table, image, length), key=lambda text: -text[0] / len(text[1]) ** penalty)
         assert [text.tokens for text in found[image]] == [tokens for _, tokens in ranked[:5]]
@@ -67,23 +73,22 @@ def test_greedy_takes_the_likeliest_token_each_time(seed: int) -> None:
     table = Table(4, 6, 5, seed)
     by_hand = []
     for image in range(4):
-        tokens, total, last = [], 0.0, BOS
+        tokens, scores, last = [], [], BOS
         for place in range(5):
             row = table.table[image, place, last]
             last = int(row.argmax())
             tokens.append(last)
-            total += float(row[last])
+            scores.append(pytest.approx(float(row[last]), abs=1e-5))
             if last == EOS:
                 break
-        by_hand.append(Hypothesis(tuple(tokens), pytest.approx(total / len(tokens), abs=1e-5)))
-    assert greedy_search(table, 4, bos=BOS, eos=EOS, max_new_tokens=5, device=CPU) == by_hand
+        by_hand.append(Hypothesis(tuple(tokens), tuple(scores)))
+    assert greedy_search(table, 4, rules(5), CPU) == by_hand
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_beam_of_one_is_greedy(seed: int) -> None:
-    arguments = {"bos": BOS, "eos": EOS, "max_new_tokens": 5, "device": CPU}
-    beam = beam_search(Table(4, 6, 5, seed), 4, num_beams=1, num_return=1, length_penalty=1.0, **arguments)
-    greedy = greedy_search(Table(4, 6, 5, seed), 4, **arguments)
+    beam = beam_search(Table(4, 6, 5, seed), 4, rules(5), CPU, num_beams=1, num_return=1, length_penalty=1.0)
+    greedy = greedy_search(Table(4, 6, 5, seed), 4, rules(5), CPU)
     assert [texts[0].tokens for texts in beam] == [text.tokens for text in greedy]
 
 
@@ -105,8 +110,9 @@ def test_beam_scores_are_the_networks_own(tiny_model: CaptionModel) -> None:
         for text in texts:
             ids = torch.tensor([[tiny_model.config.bos_token_id, *text.tokens[:-1]]])
             log_probs = tiny_model(pixels[image : image + 1], ids).log_softmax(-1)[0]
-            mean = log_probs.gather(-1, torch.tensor(text.tokens)[:, None]).mean()
-            assert text.score == pytest.approx(float(mean.detach()), abs=1e-4)
+            own = log_probs.gather(-1, torch.tensor(text.tokens)[:, None]).squeeze(1)
+            assert text.log_probs == pytest.approx(own.tolist(), abs=1e-4)
+            assert text.score == pytest.approx(float(own.mean().detach()), abs=1e-4)
 
 
 def test_generate_pads_after_the_end(tiny_model: CaptionModel) -> None:
@@ -127,13 +133,153 @@ def test_generate_pads_after_the_end(tiny_model: CaptionModel) -> None:
         ({"num_beams": 24}, "vocabulary size"),
         ({"num_beams": 2, "num_return": 3}, "num_return must be 1 to num_beams"),
         ({"max_new_tokens": 17}, "max_new_tokens must be 1 to 16"),
+        ({"max_new_tokens": 12, "prefix": [3] * 5}, "max_new_tokens must be 1 to 11"),
+        ({"prefix": [3] * 16}, "the prefix has 16 tokens"),
+        ({"prefix": [23]}, "prefix must hold token ids from 0 to 22"),
+        ({"banned": [[]]}, "banned must hold token ids"),
+        ({"min_new_tokens": 5, "max_new_tokens": 4}, r"min_new_tokens must be 0 to max_new_tokens \(4\)"),
+        ({"banned": [[token] for token in range(23)]}, "leave no token"),
     ],
 )
-def test_impossible_numbers_are_named(tiny_model: CaptionModel, arguments: dict[str, int], message: str) -> None:
+def test_impossible_numbers_are_named(tiny_model: CaptionModel, arguments: dict[str, Any], message: str) -> None:
+    for others in ({}, {"num_beams": 1}):
+        with pytest.raises(ValueError, match=message):
+            tiny_model.search(torch.zeros(1, 3, 32, 32), **(others | arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_samples": 0}, "num_samples must be 1"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"top_k": -1}, "top_k must be 0"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"banned": [[token] for token in range(23)]}, "leave no token"),
+    ],
+)
+def test_impossible_samples_are_named(tiny_model: CaptionModel, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tiny_model.search(torch.zeros(1, 3, 32, 32), **arguments)
+        tiny_model.sample(torch.zeros(1, 3, 32, 32), **arguments)
 
 
 def test_no_images_is_an_error(tiny_model: CaptionModel) -> None:
     with pytest.raises(ValueError, match="holds no images"):
         tiny_model.search(torch.zeros(0, 3, 32, 32))
+
+
+# every option against a table of probabilities and an enumeration of all texts
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"min_new_tokens": 3},
+        {"banned": ((2,),)},
+        {"banned": ((3, 3), (2, 3, EOS))},
+        {"start": (BOS, 2, 3)},
+        {"start": (BOS, 2), "banned": ((2, 3), (2, 2)), "min_new_tokens": 2},
+    ],
+    ids=str,
+)
+def test_a_wide_beam_under_rules_finds_the_best_text_that_keeps_them(seed: int, changes: dict[str, Any]) -> None:
+    vocabulary, length = 4, 4
+    given = rules(length, **changes)
+    table = Table(2, vocabulary, length + len(given.start), seed)
+    past = len(given.start) - 1
+    found = beam_search(table, 2, given, CPU, num_beams=vocabulary**length, num_return=3, length_penalty=0.7)
+    for image in range(2):
+        ranked = []
+        for size in range(1, length + 1):
+            for tokens in itertools.product(range(vocabulary), repeat=size):
+                ended = tokens[-1] == EOS
+                whole = (*given.start, *tokens)
+                said = any(whole[i : i + len(bad)] == bad and i + len(bad) > len(given.start) for bad in given.banned for i in range(len(whole)))
+                if EOS in tokens[:-1] or (not ended and size < length) or said or (ended and size <= given.min_new_tokens):
+                    continue
+                pairs = itertools.pairwise((given.start[-1], *tokens))
+                scores = [float(table.table[image, past + i, a, b]) for i, (a, b) in enumerate(pairs)]
+                ranked.append((sum(scores) / size**0.7, tokens, scores))
+        ranked.sort(reverse=True)
+        assert [text.tokens for text in found[image]] == [tokens for _, tokens, _ in ranked[:3]]
+        for text, (_, _, scores) in zip(found[image], ranked, strict=False):
+            assert text.log_probs == pytest.approx(scores, abs=1e-4)
+
+
+def test_rules_hold_in_greedy_search_too() -> None:
+    free = greedy_search(Table(6, 5, 6, 1), 6, rules(6), CPU)
+    ended = [text for text in free if len(text.tokens) < 4]
+    assert ended
+    for text in greedy_search(Table(6, 5, 6, 1), 6, rules(6, min_new_tokens=4), CPU):
+        assert EOS not in text.tokens[:4]
+    first = free[0].tokens[0]
+    assert all(first not in text.tokens for text in greedy_search(Table(6, 5, 6, 1), 6, rules(6, banned=((first,),)), CPU))
+
+
+def test_top_k_and_top_p_by_hand() -> None:
+    log_probs = torch.tensor([[0.5, 0.1, 0.25, 0.15]]).log()
+
+    def kept(top_k: int, top_p: float) -> list[bool]:
+        return restrict(log_probs, top_k, top_p)[0].isfinite().tolist()
+
+    assert kept(0, 1.0) == [True, True, True, True]
+    assert kept(2, 1.0) == [True, False, True, False]
+    assert kept(0, 0.5) == [True, False, False, False]  # 0.5 alone reaches it
+    assert kept(0, 0.6) == [True, False, True, False]
+    assert kept(0, 0.8) == [True, False, True, True]
+    assert kept(3, 0.95) == [True, False, True, True]
+    assert kept(2, 0.6) == [True, False, False, False]  # among the two, the first has 2/3
+
+
+@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, 0), (0.5, 0), (2.0, 2)])
+def test_samples_are_as_frequent_as_their_probability(temperature: float, top_k: int) -> None:
+    images, count, length = 2, 4000, 2
+    table = Table(images, 4, length, 3)
+    generator = torch.Generator().manual_seed(0)
+    found = sample(table, images, rules(length), CPU, num_samples=count, temperature=temperature, top_k=top_k, top_p=1.0, generator=generator)
+    for image in range(images):
+        expected = {}
+        for first in range(4):
+            at_first = restrict(table.table[image, 0, BOS][None] / temperature, top_k, 1.0).softmax(-1)[0]
+            after = restrict(table.table[image, 1, first][None] / temperature, top_k, 1.0).softmax(-1)[0]
+            if first == EOS:
+                expected[(first,)] = float(at_first[first])
+            else:
+                expected |= {(first, second): float(at_first[first] * after[second]) for second in range(4)}
+        seen = Counter(text.tokens for text in found[image])
+        for tokens, probability in expected.items():
+            assert abs(seen[tokens] / count - probability) < 4 * math.sqrt(probability * (1 - probability) / count) + 1e-9
+        for text in found[image][:50]:
+            own = [float(table.table[image, i, a, b]) for i, (a, b) in enumerate(itertools.pairwise((BOS, *text.tokens)))]
+            assert text.log_probs == pytest.approx(own, abs=1e-5)  # the network's, not the sharpened ones
+        assert [text.score for text in found[image]] == sorted((text.score for text in found[image]), reverse=True)
+
+
+def test_the_generator_decides_the_samples(tiny_model: CaptionModel) -> None:
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+
+    def draw(seed: int) -> list[list[Hypothesis]]:
+        return tiny_model.sample(pixels, num_samples=5, generator=torch.Generator().manual_seed(seed), max_new_tokens=8)
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_samples_of_unequal_length_keep_the_networks_own_scores(tiny_model: CaptionModel) -> None:
+    """Finished texts leave the batch; the rest must go on with their own caches and images."""
+    pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    found = tiny_model.sample(pixels, num_samples=6, temperature=2.0, generator=torch.Generator().manual_seed(0), prefix=[5, 7], max_new_tokens=14)
+    lengths = {len(text.tokens) for texts in found for text in texts}
+    assert len(lengths) > 3
+    for image, texts in enumerate(found):
+        for text in texts:
+            ids = torch.tensor([[tiny_model.config.bos_token_id, 5, 7, *text.tokens[:-1]]])
+            log_probs = tiny_model(pixels[image : image + 1], ids).log_softmax(-1)[0, 2:]
+            assert text.log_probs == pytest.approx(log_probs.gather(-1, torch.tensor(text.tokens)[:, None]).squeeze(1).tolist(), abs=1e-4)
+
+
+def test_top_k_of_one_is_greedy(tiny_model: CaptionModel) -> None:
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    drawn = tiny_model.sample(pixels, num_samples=2, top_k=1)
+    greedy = tiny_model.search(pixels, num_beams=1)
+    assert [[text.tokens for text in texts] for texts in drawn] == [[texts[0].tokens] * 2 for texts in greedy]
