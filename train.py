@@ -191,7 +191,7 @@ def _network(config: TrainConfig, tokenizer: PromptTokenizer) -> CaptionModel:
 
 def _collate(model: CaptionModel, tokenizer: PromptTokenizer) -> tuple[Preprocess, Collate]:
     seen = model.config.preprocessing
-    preprocess = Preprocess(seen.image_size, seen.mean, seen.std, seen.interpolation, seen.crop)
+    preprocess = Preprocess(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
     return preprocess, Collate(preprocess, tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
 
 

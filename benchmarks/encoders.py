@@ -57,7 +57,7 @@ def seconds_per_step(network: NetworkConfig, batch_size: int) -> tuple[float, fl
     tokenizer = PromptTokenizer.train(["a cat on a beach, rain"] * 3, 700)
     model = CaptionModel(network.model_config(tokenizer)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters())
-    pixels, ids = torch.randn(batch_size, 3, network.image_size, network.image_size), torch.randint(3, tokenizer.vocab_size, (batch_size, 20))
+    pixels, ids = torch.randn(batch_size, 3, *model.config.preprocessing.size), torch.randint(3, tokenizer.vocab_size, (batch_size, 20))
     times = []
     for _ in range(6):
         start = time.perf_counter()

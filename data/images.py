@@ -55,35 +55,42 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A picture as the model wants it: (3, size, size) float32, normalised. One that is not square is squeezed ("squeeze"), or its middle
-    square is taken ("center", as CLIP and GIT do)."""
+    """A picture as the model wants it: (3, height, width) float32, normalised. One of another shape is squeezed ("squeeze"), or the
+    middle of it is taken ("center", as CLIP and GIT do)."""
 
-    size: int
+    size: tuple[int, int]  # height, width
     mean: Sequence[float]
     std: Sequence[float]
     interpolation: str
     crop: str = "squeeze"
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
+        height, width = self.size
         if self.crop == "center":
-            image = _middle_square(image, self.size, Image.Resampling[self.interpolation.upper()])
-        elif image.size != (self.size, self.size):
-            image = image.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()])
+            image = _middle(image, width, height, self.resample)
+        elif image.size != (width, height):
+            image = image.resize((width, height), self.resample)
         return self.normalise(np.asarray(image, dtype=np.float32))
+
+    @property
+    def resample(self) -> Image.Resampling:
+        return Image.Resampling[self.interpolation.upper()]
 
     def normalise(self, pixels: np.ndarray) -> torch.Tensor:
         scaled = (pixels / 255 - np.asarray(self.mean, dtype=np.float32)) / np.asarray(self.std, dtype=np.float32)
         return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32))
 
 
-def _middle_square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    """The shorter side reduced to `size`, then the middle, in the integer arithmetic of CLIP's preprocessing."""
-    short = min(image.size)
-    width, height = (side if short == size else int(size * side / short) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), resample)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+def _middle(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> Image.Image:
+    """Reduced until one side fits and the other is no shorter, then the middle, in the integer arithmetic of CLIP's preprocessing."""
+    if image.width * height <= image.height * width:
+        reduced = (width, int(width * image.height / image.width))
+    else:
+        reduced = (int(height * image.width / image.height), height)
+    if reduced != image.size:
+        image = image.resize(reduced, resample)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,5 @@ class AugmentedPreprocess:
         share = self.smallest_side + (1 - self.smallest_side) * float(torch.rand(()))
         width, height = image.width * share, image.height * share
         left, top = (image.width - width) * float(torch.rand(())), (image.height - height) * float(torch.rand(()))
-        side, resample = self.preprocess.size, Image.Resampling[self.preprocess.interpolation.upper()]
-        part = image.resize((side, side), resample, box=(left, top, left + width, top + height))
+        part = image.resize(self.preprocess.size[::-1], self.preprocess.resample, box=(left, top, left + width, top + height))
         return self.preprocess.normalise(np.asarray(part, dtype=np.float32))

@@ -41,7 +41,7 @@ class PromptInverter:
         self.model = model.eval()
         self.tokenizer = tokenizer
         preprocessing = model.config.preprocessing
-        self.preprocess = Preprocess(preprocessing.image_size, preprocessing.mean, preprocessing.std, preprocessing.interpolation, preprocessing.crop)
+        self.preprocess = Preprocess(preprocessing.size, preprocessing.mean, preprocessing.std, preprocessing.interpolation, preprocessing.crop)
 
     @classmethod
     def from_pretrained(cls, checkpoint: str | Path = DEFAULT_CHECKPOINT, *, device: str = "auto", dtype: str = "auto") -> PromptInverter:
@@ -167,7 +167,7 @@ def _card(model: CaptionModel) -> str:
     return (
         "---\nlibrary_name: reprompt\npipeline_tag: image-to-text\n---\n\n# A Reprompt model\n\n"
         f"It writes the prompt of a generated image. {parameters / 1e6:.1f} million parameters; encoder {model.config.encoder.name}, "
-        f"{model.config.preprocessing.image_size} px; vocabulary {model.config.vocab_size}.\n\n"
+        f"{' x '.join(map(str, model.config.preprocessing.size))} px; vocabulary {model.config.vocab_size}.\n\n"
         "```python\nfrom inference import PromptInverter\n"
         'PromptInverter.from_pretrained("this directory").predict(["image.png"])[0].prompt\n```\n'
     )

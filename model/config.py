@@ -13,19 +13,26 @@ from typing import Any, Literal
 class PreprocessingConfig:
     """How a picture becomes `pixel_values`; frozen when a model is built, so that it travels with the weights."""
 
-    image_size: int
+    image_size: int | tuple[int, int]
+    """Pixels: one number for a square, or height and width."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     crop: Literal["squeeze", "center"] = "squeeze"
-    """How a picture that is not square becomes so: squeezed, or its middle square."""
+    """How a picture of another shape fits: squeezed, or the middle of it."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The image encoder, a timm model.
 
-    `stage` is the index of the feature map that a CNN hands over (the strides double from stage to stage); None for a ViT.
+    `stage` is the index of the feature map it hands over, where a model has several (the strides double from stage to stage); None for
+    what its last layer gives.
     `arguments` go to `timm.create_model` as they are. `frames` is how many images of one prompt have an embedding of their own (GIT's
     temporal embedding); 0 for a model of single images.
     """
@@ -87,7 +94,7 @@ class ModelConfig:
         encoder = _checked(EncoderConfig, values.pop("encoder"), path)
         preprocessing = values.pop("preprocessing")
         if isinstance(preprocessing, dict):
-            preprocessing |= {name: tuple(preprocessing[name]) for name in ("mean", "std") if name in preprocessing}
+            preprocessing |= {name: tuple(value) for name, value in preprocessing.items() if isinstance(value, list)}
         return _checked(cls, values | {"encoder": encoder, "preprocessing": _checked(PreprocessingConfig, preprocessing, path)}, path)
 
 

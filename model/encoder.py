@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import timm
@@ -18,39 +19,41 @@ class EncoderError(ValueError):
 class ImageEncoder(nn.Module):
     """(B, 3, h, w) pixels -> (B, P, `width`) image tokens; (B, F, 3, h, w), F images of one prompt, -> (B, F * P, `width`).
 
-    A transformer hands over all its tokens (class token and patches, as GIT does); a CNN one of its feature maps, flattened row by
+    A transformer hands over all its tokens (class token and patches, as GIT does); a model with feature maps one of them, flattened row by
     row, with a learned position embedding added, since convolutions do not say where they are. Linear + LayerNorm projects to the
     decoder's width. Of several images each has a learned embedding added before the projection, as GIT's video frames do.
     """
 
     def __init__(self, config: EncoderConfig, preprocessing: PreprocessingConfig, width: int) -> None:
         super().__init__()
-        self.backbone: Any = _create(config)
-        self.is_cnn = config.stage is not None
-        size = preprocessing.image_size
+        height, breadth = preprocessing.size
+        self.backbone: Any = _create(config, preprocessing.size)
+        self.takes_stage = config.stage is not None
         with torch.no_grad():
             was_training = self.backbone.training
             self.backbone.eval()
             try:
-                features = self._features(torch.zeros(1, 3, size, size))
-            except (RuntimeError, AssertionError, ValueError) as error:
-                raise EncoderError(f"timm model {config.name!r} does not take images of {size} x {size}: {error}") from error
+                output = self._run(torch.zeros(1, 3, height, breadth))
+            except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+                raise EncoderError(f"timm model {config.name!r} does not take images of {height} x {breadth}: {error}") from error
             self.backbone.train(was_training)
-        self.num_image_tokens, feature_width = features.shape[1:]
-        self.position = nn.Parameter(torch.zeros(1, self.num_image_tokens, feature_width)) if self.is_cnn else None
+        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise EncoderError(f"timm model {config.name!r} gives features of shape {shape}, neither a row of tokens nor a feature map")
+        self.gives_map = output.ndim == 4
+        self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+        self.num_image_tokens, feature_width = self._tokens(output).shape[1:]
+        self.position = nn.Parameter(torch.zeros(1, self.num_image_tokens, feature_width)) if self.gives_map else None
         self.frame_embedding = nn.Parameter(torch.zeros(config.frames, 1, feature_width)) if config.frames else None
         self.projection = nn.Sequential(nn.Linear(feature_width, width), nn.LayerNorm(width, eps=1e-5))
 
-    def _features(self, pixel_values: Tensor) -> Tensor:
-        if self.is_cnn:
-            return self.backbone(pixel_values)[0].flatten(2).transpose(1, 2)
-        features = self.backbone.forward_features(pixel_values)
-        if features.ndim != 3:
-            raise EncoderError(
-                f"this timm model gives features of shape {tuple(features.shape)}, not a row of tokens; "
-                "name a stage (encoder.stage) to take a feature map of it"
-            )
-        return features
+    def _run(self, pixel_values: Tensor) -> Any:
+        return self.backbone(pixel_values)[0] if self.takes_stage else self.backbone.forward_features(pixel_values)
+
+    def _tokens(self, output: Tensor) -> Tensor:
+        if not self.gives_map:
+            return output
+        return output.flatten(1, 2) if self.channels_last else output.flatten(2).transpose(1, 2)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         frames = pixel_values.shape[1] if pixel_values.ndim == 5 else 0
@@ -60,7 +63,7 @@ class ImageEncoder(nn.Module):
                 f"pixel_values must be (B, 3, H, W), or (B, F, 3, H, W) with F up to {known} (encoder.frames of this model); "
                 f"they are {tuple(pixel_values.shape)}"
             )
-        features = self._features(pixel_values.flatten(0, 1) if frames else pixel_values)
+        features = self._tokens(self._run(pixel_values.flatten(0, 1) if frames else pixel_values))
         if self.position is not None:
             features = features + self.position
         if frames and self.frame_embedding is not None:
@@ -68,10 +71,32 @@ class ImageEncoder(nn.Module):
         return self.projection(features)
 
 
-def _create(config: EncoderConfig) -> nn.Module:
+def _create(config: EncoderConfig, size: tuple[int, int]) -> nn.Module:
+    """The timm model, built for images of this size where it wants to know."""
+    if not timm.is_model(config.name.removeprefix("timm/").split(".")[0]):
+        near = difflib.get_close_matches(config.name, timm.list_models(), n=3, cutoff=0.5)
+        raise EncoderError(f"timm has no model {config.name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+    if "img_size" in config.arguments:
+        backbone = _build(config, config.arguments)
+    else:
+        try:
+            backbone = _build(config, config.arguments | {"img_size": size})
+        except EncoderError as error:
+            if not isinstance(error.__cause__, TypeError):
+                raise
+            backbone = _build(config, config.arguments)  # a convolutional network, which takes any size
+    stride = getattr(getattr(getattr(backbone, "patch_embed", None), "proj", None), "stride", None)
+    if isinstance(stride, tuple) and any(side % step for side, step in zip(size, stride, strict=True)):  # the rest would not be seen
+        raise EncoderError(f"images of {size[0]} x {size[1]} pixels are not whole patches of {stride[0]} x {stride[1]}, which {config.name!r} wants")
+    return backbone
+
+
+def _build(config: EncoderConfig, arguments: dict[str, Any]) -> nn.Module:
+    if config.stage is None:
+        kind: dict[str, Any] = {"num_classes": 0}
+    else:
+        kind = {"features_only": True, "out_indices": (config.stage,)}
     try:
-        if config.stage is None:
-            return timm.create_model(config.name, num_classes=0, **config.arguments)
-        return timm.create_model(config.name, features_only=True, out_indices=(config.stage,), **config.arguments)
+        return timm.create_model(config.name, **kind, **arguments)
     except (RuntimeError, TypeError, AssertionError, IndexError, ValueError) as error:
-        raise EncoderError(f"timm cannot build {config.name!r} with stage {config.stage} and {config.arguments}: {error}") from error
+        raise EncoderError(f"timm cannot build {config.name!r} with stage {config.stage} and {arguments}: {error}") from error

@@ -25,10 +25,11 @@ class NetworkConfig:
     encoder: str = "vit_tiny_patch16_224"
     """Any timm model by name."""
     stage: int | None = None
-    """The feature map a CNN hands over, counted from 0; none for a ViT."""
+    """The feature map the encoder hands over, counted from 0, where it has several; none: what its last layer gives."""
     encoder_arguments: tuple[str, ...] = ()
     """Further arguments of timm.create_model, as NAME=VALUE."""
-    image_size: int = 224
+    image_size: int | tuple[int, int] = 224
+    """Pixels: one number for a square, or height and width."""
     width: int = 384
     layers: int = 6
     heads: int = 6
@@ -118,7 +119,7 @@ class TrainConfig:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             network = _known(NetworkConfig, values.pop("network"), path)
             values |= {"data": Path(values["data"]), "out": Path(values["out"]) if values["out"] else None}
-            network["encoder_arguments"] = tuple(network.get("encoder_arguments", ()))
+            network = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
             return cls(network=NetworkConfig(**network), **_known(cls, values, path))
         except FileNotFoundError as error:
             raise ConfigError(f"{path} does not exist: there is no run to resume") from error

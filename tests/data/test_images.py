@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from data.images import AugmentedPreprocess, ImageError, Preprocess, read_image
 
-PREPROCESS = Preprocess(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bicubic")
+PREPROCESS = Preprocess((16, 16), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bicubic")
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **arguments: object) -> bytes:
@@ -81,3 +81,24 @@ def test_augmentation_keeps_left_and_right() -> None:
     views = [AugmentedPreprocess(PREPROCESS)(image) for _ in range(20)]
     assert all(view[0, 8, 0] < view[0, 8, -1] for view in views)
     assert any(not torch.equal(views[0], view) for view in views)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "box"),
+    [
+        ((60, 40), (20, 20), (5, 0, 25, 20)),  # wider: 30 x 20, the middle of its width
+        ((40, 60), (20, 20), (0, 5, 20, 25)),
+        ((60, 40), (10, 30), (0, 5, 30, 15)),  # a flat target: 30 x 20, the middle of its height
+    ],
+)
+def test_the_middle_of_a_picture_of_another_shape(shape: tuple[int, int], size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
+    rows = np.add.outer(np.arange(shape[1]) * 3, np.arange(shape[0]) * 2).astype(np.uint8)
+    image = Image.fromarray(np.repeat(rows[..., None], 3, -1))
+    reduced = (box[2] - box[0], box[3] - box[1])
+    assert reduced == size[::-1]
+    scale = min(shape) / 20
+    expected = image.resize((round(shape[0] / scale), round(shape[1] / scale)), Image.Resampling.BICUBIC).crop(box)
+    preprocess = Preprocess(size, (0, 0, 0), (1, 1, 1), "bicubic", "center")
+    assert np.array_equal((preprocess(image) * 255).round().numpy().transpose(1, 2, 0), np.asarray(expected))
+    squeezed = Preprocess(size, (0, 0, 0), (1, 1, 1), "bicubic")(image)
+    assert squeezed.shape == (3, *size)

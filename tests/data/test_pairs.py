@@ -13,7 +13,7 @@ TOKENS = {"a": 5, "b": 6, "c": 7}
 
 
 def collate(max_tokens: int = 10) -> Collate:
-    preprocess = Preprocess(8, (0.5,) * 3, (0.5,) * 3, "bicubic")
+    preprocess = Preprocess((8, 8), (0.5,) * 3, (0.5,) * 3, "bicubic")
     return Collate(preprocess, lambda text: [TOKENS[letter] for letter in text], bos_id=1, eos_id=2, pad_id=0, max_tokens=max_tokens)
 
 

@@ -136,14 +136,3 @@ def test_too_many_text_tokens_is_an_error_that_says_how_many(tiny_model: Caption
     pixels, _ = example(batch=1)
     with pytest.raises(ValueError, match=r"17 text tokens.*16"):
         tiny_model(pixels, torch.full((1, 17), 4))
-
-
-@pytest.mark.parametrize("encoder", ["test_vit", "test_convnext", "test_resnet"])
-def test_encoders_give_image_tokens_of_the_decoders_width(encoder: str) -> None:
-    from model import EncoderConfig
-
-    is_vit = encoder == "test_vit"
-    config = EncoderConfig(name=encoder, stage=None if is_vit else 1, arguments={"img_size": 32} if is_vit else {})
-    model = CaptionModel(tiny_config(encoder=config)).eval()
-    tokens = model.encoder(torch.randn(2, 3, 32, 32))
-    assert tokens.shape == (2, model.num_image_tokens, model.config.width)

@@ -18,7 +18,7 @@ def test_every_preset_builds(name: str) -> None:
     model_config = config.network.model_config(tokenizer)
     if name == "mini":
         model = CaptionModel(model_config)
-        pixels = torch.zeros(1, 3, model_config.preprocessing.image_size, model_config.preprocessing.image_size)
+        pixels = torch.zeros(1, 3, *model_config.preprocessing.size)
         assert model(pixels, torch.tensor([[tokenizer.bos_id]])).shape == (1, 1, tokenizer.vocab_size)
 
 
