@@ -61,7 +61,11 @@ def main(config: TrainConfig) -> None:
     model = _network(config, tokenizer)
     if accelerator.device.type == "cpu":
         model.to(memory_format=torch.channels_last)
+    if config.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
     objective = CaptionLoss(model)
+    if config.compile:
+        objective.compile(dynamic=True)  # in place: the weights keep their names
     optimizer = build_optimizer(
         model.encoder, model.decoder, learning_rate=config.learning_rate, encoder_rate=config.encoder_rate, weight_decay=config.weight_decay
     )

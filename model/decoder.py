@@ -7,11 +7,13 @@ the table in `model.masks`, in training as well as in decoding.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from model.cache import KVCache, PrefixCache
 from model.config import ModelConfig
@@ -24,6 +26,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Embedding(config.max_text_tokens, config.width)
         self.embedding_norm = nn.LayerNorm(config.width, eps=1e-12) if config.norm == "post" else nn.Identity()
@@ -47,12 +50,16 @@ class Decoder(nn.Module):
     def prefix(self, image_tokens: Tensor) -> PrefixCache:
         """(B, P, K) image tokens -> their keys and values in every layer. The last layer's output is nobody's input."""
         x, cached = image_tokens, []
-        for i, block in enumerate(self._layers):
-            query, key, value = block.project(x)
+        for block in self._layers[:-1]:
+            x, key, value = self._run(self._image_layer, block, x)
             cached.append((key, value))
-            if i < self.config.layers - 1:
-                x = block.finish(x, attend(query, key, value, None, self._attention_dropout))
+        _, key, value = self._layers[-1].project(x)
+        cached.append((key, value))
         return PrefixCache(torch.stack([key for key, _ in cached]), torch.stack([value for _, value in cached]))
+
+    def _image_layer(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = block.project(x)
+        return block.finish(x, attend(query, key, value, None, self._attention_dropout)), key, value
 
     def forward(self, input_ids: Tensor, prefix: PrefixCache, cache: KVCache | None = None) -> Tensor:
         """(N, T) token ids after what `cache` holds -> (N, T, K) hidden states.
@@ -68,14 +75,24 @@ class Decoder(nn.Module):
         x = self.dropout(self.embedding_norm(x))
         mask = text_rows(prefix.keys.shape[3], past, new, input_ids.device)
         for i, block in enumerate(self._layers):
-            query, key, value = block.project(x)
-            if cache is not None:
-                key, value = cache.append(i, key, value)
-            mixed = attend_shared(query, prefix.keys[i], prefix.values[i], key, value, mask, self._attention_dropout)
-            x = block.finish(x, mixed)
+            x = self._run(self._text_layer, block, x, prefix.keys[i], prefix.values[i], mask, cache, i)
         if cache is not None:
             cache.advance(new)
         return self.final_norm(x)
+
+    def _text_layer(
+        self, block: Block, x: Tensor, prefix_key: Tensor, prefix_value: Tensor, mask: Tensor, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        query, key, value = block.project(x)
+        if cache is not None:
+            key, value = cache.append(layer, key, value)
+        return block.finish(x, attend_shared(query, prefix_key, prefix_value, key, value, mask, self._attention_dropout))
+
+    def _run(self, layer: Callable[..., Any], *arguments: Any) -> Any:
+        """One layer; with gradient checkpointing its activations are computed again in the backward pass instead of being kept."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, *arguments, use_reentrant=False)
+        return layer(*arguments)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., K) -> (..., V)"""

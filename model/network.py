@@ -73,6 +73,13 @@ class CaptionModel(nn.Module):
     def num_image_tokens(self) -> int:
         return self.encoder.num_image_tokens
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Train in less memory and more time: activations are computed again in the backward pass. The encoder takes part where timm
+        offers it for its architecture, the decoder always."""
+        self.decoder.gradient_checkpointing = True
+        if hasattr(self.encoder.backbone, "set_grad_checkpointing"):
+            self.encoder.backbone.set_grad_checkpointing(True)
+
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
         """(B, 3, H, W), (B, T) -> logits (B, T, V), text positions only. Padding stands at the right of `input_ids`."""
         return self.decoder.logits(self._hidden(pixel_values, input_ids))

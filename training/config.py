@@ -86,6 +86,10 @@ class TrainConfig:
     save_every: int = 250
     """Steps between two checkpoints."""
     keep_checkpoints: int = 2
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """Compile the network with torch.compile: a wait at the beginning, faster steps after it. Needs a C++ compiler on a CPU."""
     workers: int = 1
     """Processes that read and decode images, per training process."""
     final_pairs: int = 1000

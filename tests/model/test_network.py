@@ -116,6 +116,50 @@ def test_gradients_reach_every_parameter() -> None:
     assert silent == []
 
 
+def gradients(model: CaptionModel) -> dict[str, torch.Tensor]:
+    pixels, ids = example()
+    labels = ids.roll(-1, 1)
+    labels[1, 4:] = -100
+    loss = model.loss(pixels, ids, labels)
+    loss.backward()
+    return {"loss": loss.detach()} | {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("encoder", ["test_vit", "test_convnext"])
+def test_gradient_checkpointing_changes_only_memory(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from model import EncoderConfig, decoder
+
+    model = lively(CaptionModel(tiny_config(encoder=EncoderConfig(name=encoder)))).train()
+    expected = gradients(model)
+    model.zero_grad()
+    layers: list[object] = []
+    original = decoder.checkpoint
+    monkeypatch.setattr(decoder, "checkpoint", lambda layer, *rest, **options: (layers.append(layer), original(layer, *rest, **options))[1])
+    model.enable_gradient_checkpointing()
+    found = gradients(model)
+    assert len(layers) == 2 * model.config.layers - 1  # the image's last layer makes keys and values alone
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_network_gives_the_same_loss_and_gradients(backend: str) -> None:
+    model = lively(CaptionModel(tiny_config())).train()
+    expected = gradients(model)
+    model.zero_grad()
+    compiled = torch.compile(model.loss, backend=backend, dynamic=True)
+    pixels, ids = example()
+    labels = ids.roll(-1, 1)
+    labels[1, 4:] = -100
+    loss = compiled(pixels, ids, labels)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), expected["loss"], atol=1e-5, rtol=1e-5)
+    for name, parameter in model.named_parameters():
+        if name in expected:
+            torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=1e-4)
+
+
 def test_overfits_one_batch() -> None:
     model = CaptionModel(tiny_config()).train()
     pixels, ids = example(batch=4)
