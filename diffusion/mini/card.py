@@ -15,7 +15,7 @@ be tried, tested and taught on any machine. It was trained from nothing by `pyth
 ```python
 from diffusers import StableDiffusionPipeline
 pipeline = StableDiffusionPipeline.from_pretrained("assets/mini-diffusion")
-pipeline("a watercolor painting of a fox in a forest", num_inference_steps=20, guidance_scale=4.0).images[0]
+pipeline("a watercolor painting of a fox in a forest", num_inference_steps=12, guidance_scale=4.0).images[0]
 ```
 
 It knows only the words of `diffusion/mini/world.py`; anything else gives a picture that means nothing. The sprites it learnt from

@@ -51,7 +51,7 @@ class ProbeConfig:
     batch_size: int = 128
     images: int = 1000
     """Unseen renders, and generated images, to read."""
-    steps: int = 20
+    steps: int = 12
     guidance: float = 4.0
     json: Path | None = None
     sheet: Path | None = None

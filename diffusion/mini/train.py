@@ -249,7 +249,7 @@ def _denoiser(
         export_pipeline(build_pipeline(vae, module.unet, module.text_encoder, tokenizer), config.run_dir / "pipeline")
         pipeline = StableDiffusionPipeline.from_pretrained(config.run_dir / "pipeline", dtype=torch.bfloat16).to(accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
-        images = pipeline(prompts, num_inference_steps=20, guidance_scale=4.0, generator=torch.Generator().manual_seed(0)).images
+        images = pipeline(prompts, num_inference_steps=12, guidance_scale=4.0, generator=torch.Generator().manual_seed(0)).images
         (config.run_dir / "samples").mkdir(exist_ok=True)
         contact_sheet(images, prompts, columns=8, cell=128).save(config.run_dir / "samples" / f"{step * config.batch_size:09d}.png")
 

@@ -1,0 +1,141 @@
+"""Decoding beside Hugging Face's `GitForCausalLM.generate`: the same weights, images and number of tokens, in alternating rounds.
+
+    python benchmarks/decode.py                          git-base's shape with random weights
+    python benchmarks/decode.py --source microsoft/git-base
+    python benchmarks/decode.py --batches 8 --modes "beam 4" --dtypes bfloat16 --json decode.json
+    python benchmarks/decode.py --memory                 peak memory at beam 4, batch 32, a process for each
+
+The ratio is hf_seconds / our_seconds. Greedy and beam search must write the same tokens, and the table says whether they did.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+import tyro
+from gits import build_pair, pictures
+from rounds import median_seconds, report
+
+MODES = ("greedy", "beam 4", "8 samples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """What to compare."""
+
+    source: str | None = None
+    """A GIT directory or Hub id; random weights of git-base's shape without it."""
+    batches: tuple[int, ...] = (1, 8, 32)
+    modes: tuple[str, ...] = MODES
+    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16")
+    tokens: int = 20
+    """New tokens, forced in both."""
+    rounds: int = 3
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    json: Path | None = None
+    memory: bool = False
+    """Measure peak memory instead of time."""
+    memory_of: Literal["", "theirs", "ours"] = ""
+    """Used by --memory for its child processes."""
+
+
+def runners(theirs: Any, ours: Any, pixels: torch.Tensor, mode: str, tokens: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Two functions that write `tokens` tokens for each image: theirs and ours."""
+    forced = {"min_new_tokens": tokens, "max_new_tokens": tokens}
+    their_arguments: dict[str, Any] = {"greedy": {}, "beam 4": {"num_beams": 4}, "8 samples": {"do_sample": True, "num_return_sequences": 8}}[mode]
+
+    def run_theirs() -> Any:
+        with torch.inference_mode():
+            return theirs.generate(pixel_values=pixels, **({"do_sample": False} | their_arguments), **forced)[:, 1:].tolist()
+
+    def run_ours() -> Any:
+        if mode == "8 samples":
+            return ours.sample(pixels, num_samples=8, **forced)
+        return [list(found[0].tokens) for found in ours.search(pixels, num_beams=1 if mode == "greedy" else 4, **forced)]
+
+    return run_theirs, run_ours
+
+
+def same_tokens(their: list[list[int]], our: list[list[int]]) -> str:
+    """How many texts are equal; in half precision two orders of summation may part ways at a near tie."""
+    return f"{sum(a == b for a, b in zip(their, our, strict=True))} of {len(their)}"
+
+
+def measure_memory(config: DecodeConfig) -> None:
+    rows = []
+    for dtype in config.dtypes:
+        peaks = {}
+        for who in ("theirs", "ours"):
+            command = [sys.executable, __file__, "--memory-of", who, "--dtypes", dtype, "--tokens", str(config.tokens), "--device", config.device]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            peaks[who] = float(json.loads(output.splitlines()[-1])["mib"])
+        rows.append({"dtype": dtype, "hf MiB": peaks["theirs"], "our MiB": peaks["ours"], "ours / hf": peaks["ours"] / peaks["theirs"]})
+    report("Peak memory over the weights, beam 4, batch 32, git-base shape", rows, torch.device(config.device), config.json)
+
+
+def print_memory(config: DecodeConfig) -> None:
+    """The most memory that one generation takes beyond what the process held before it, in MiB."""
+    device, dtype = torch.device(config.device), getattr(torch, config.dtypes[0])
+    theirs, ours = build_pair(config.source, device=device, dtype=dtype)
+    pixels = pictures(32, device=device, dtype=dtype)
+    run = dict(zip(("theirs", "ours"), runners(theirs, ours, pixels, "beam 4", config.tokens), strict=True))[config.memory_of]
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        process, most, done = psutil.Process(), [0], threading.Event()
+        before = process.memory_info().rss
+
+        def watch() -> None:
+            while not done.is_set():
+                most[0] = max(most[0], process.memory_info().rss)
+                time.sleep(0.005)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        run()
+        done.set()
+        watcher.join()
+        peak = most[0] - before
+    print(json.dumps({"mib": peak / 2**20}))
+
+
+def main(config: DecodeConfig) -> None:
+    if config.memory_of:
+        print_memory(config)
+    elif config.memory:
+        measure_memory(config)
+    else:
+        measure_time(config)
+
+
+def measure_time(config: DecodeConfig) -> None:
+    device, rows = torch.device(config.device), []
+    for dtype in config.dtypes:
+        theirs, ours = build_pair(config.source, device=device, dtype=getattr(torch, dtype))
+        for mode in config.modes:
+            for batch in config.batches:
+                pixels = pictures(batch, device=device, dtype=getattr(torch, dtype))
+                run_theirs, run_ours = runners(theirs, ours, pixels, mode, config.tokens)
+                equal = "random" if mode == "8 samples" else same_tokens(run_theirs(), run_ours())
+                seconds = median_seconds({"hf": run_theirs, "ours": run_ours}, rounds=config.rounds, device=device)
+                row = {"dtype": dtype, "mode": mode, "batch": batch, "hf s": seconds["hf"], "our s": seconds["ours"]}
+                rows.append(row | {"ratio": seconds["hf"] / seconds["ours"], "same tokens": equal})
+                print(rows[-1], file=sys.stderr)
+    report(f"Decoding {config.tokens} tokens, git-base shape, 224 px, medians of {config.rounds} rounds", rows, device, config.json)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(DecodeConfig, description=__doc__))

@@ -1,0 +1,64 @@
+"""Timing side by side: everything compared runs in turn, round after round, in one process, so that noise falls on all alike."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def median_seconds(functions: Mapping[str, Callable[[], object]], *, rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each function over `rounds` alternating rounds, after one that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(rounds + 1):
+        for name, function in functions.items():
+            _wait(device)
+            start = time.perf_counter()
+            function()
+            _wait(device)
+            if number > 0:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def machine(device: torch.device) -> str:
+    """What the numbers were measured on, for the head of a table."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        names = [line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")]
+        name = f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{name}; torch {torch.__version__}"
+
+
+def _cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A table of `rows`, which share their keys."""
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for row in rows:
+        lines.append("| " + " | ".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()) + " |")
+    return "\n".join(lines)
+
+
+def report(title: str, rows: list[dict[str, Any]], device: torch.device, path: Path | None) -> None:
+    """Print a table and write it as JSON where a path is given."""
+    print(f"\n{title}\n{machine(device)}\n\n{markdown(rows)}")
+    if path is not None:
+        content = {"title": title, "machine": machine(device), "rows": rows}
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
