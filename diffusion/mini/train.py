@@ -94,7 +94,11 @@ def main(config: MiniDiffusionConfig) -> None:
     latents = _latents(config, vae, tokenizer, renders, accelerator)
     _denoiser(config, accelerator, vae, tokenizer, latents, open_masks(renders, config.renders))
     if accelerator.is_main_process:
-        shutil.copytree(config.run_dir / "pipeline", config.out, dirs_exist_ok=True)
+        finished = config.out.with_name(f"{config.out.name}.tmp")
+        shutil.rmtree(finished, ignore_errors=True)
+        shutil.copytree(config.run_dir / "pipeline", finished)
+        shutil.rmtree(config.out, ignore_errors=True)  # as a whole: weights left over from another export would be loaded instead
+        os.replace(finished, config.out)
         print(f"The pipeline is in {config.out}. Look at it: python -m diffusion.mini.probe --model {config.out}")
 
 

@@ -77,7 +77,6 @@ def test_rows_of_a_feature_map_follow_each_other() -> None:
         ("test_resnet", {}, 64, 9, "cannot build 'test_resnet' with stage 9"),
         ("test_resnet", {"depht": 3}, 64, None, "cannot build 'test_resnet'.*depht"),
         ("vit_tiny_patch16_224", {"img_size": 160, "depth": 1}, 64, None, "does not take images of 64 x 64"),
-        ("test_vit_relpos", {"img_size": 160}, 64, None, "does not take images of 64 x 64"),
     ],
 )
 def test_an_encoder_that_does_not_fit_says_why(name: str, arguments: dict[str, object], size: int, stage: int | None, message: str) -> None:
