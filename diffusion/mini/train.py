@@ -83,6 +83,8 @@ class MiniDiffusionConfig:
 
 
 def main(config: MiniDiffusionConfig) -> None:
+    if config.out.exists() and not (config.out / "model_index.json").is_file():
+        raise ValueError(f"--out {config.out} holds something else than a pipeline, and would be replaced; name another directory")
     accelerator = Accelerator(mixed_precision="bf16")
     config.run_dir.mkdir(parents=True, exist_ok=True)
     renders = config.run_dir / "renders"
@@ -313,5 +315,5 @@ def _edit_json(path: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> 
 if __name__ == "__main__":
     try:
         main(tyro.cli(MiniDiffusionConfig, description=__doc__))
-    except (MissingFontError, InterruptedTrainingError) as error:
+    except (MissingFontError, InterruptedTrainingError, ValueError) as error:
         sys.exit(str(error))

@@ -36,6 +36,13 @@ def test_from_nothing_to_a_pipeline_that_diffusers_loads(tmp_path: Path) -> None
     main(config)  # finished: everything is found in the run directory
 
 
+def test_a_directory_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="holds something else than a pipeline"):
+        main(MiniDiffusionConfig(run_dir=tmp_path / "run", out=tmp_path))
+    assert (tmp_path / "thesis.txt").exists()
+
+
 @pytest.mark.slow
 def test_the_shipped_model_can_be_trained_further(tmp_path: Path) -> None:
     renders(tmp_path / "run" / "renders")
