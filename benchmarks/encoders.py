@@ -29,7 +29,6 @@ from training.config import NetworkConfig, mini  # noqa: E402
 CANDIDATES: dict[str, NetworkConfig] = {
     name: dataclasses.replace(mini().network, encoder=encoder, stage=stage, image_size=size, encoder_arguments=arguments)
     for name, encoder, stage, size, arguments in (
-        ("ResNet-18, 64 px, 4 x 4", "resnet18", 3, 64, ()),
         ("ResNet-18, 96 px, 6 x 6", "resnet18", 3, 96, ()),
         ("ResNet-18, 64 px, 8 x 8", "resnet18", 2, 64, ()),
         ("ResNet-10-T, 96 px, 6 x 6", "resnet10t", 3, 96, ()),

@@ -152,6 +152,13 @@ class Attention(nn.Module):
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
     """Scaled dot-product attention: (N, H, T, D) queries on (N, H, S, D) keys; `mask` (T, S), True = may attend."""
+    if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
+        # the backward pass of SDPA's CPU kernel takes several times as long as the two products written out
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+        return F.dropout(weights, dropout, training=dropout > 0) @ value
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
 
 

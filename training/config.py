@@ -152,12 +152,13 @@ def mini() -> TrainConfig:
     """The embedded world from nothing on a 2-core CPU, in minutes."""
     network = NetworkConfig(
         encoder="resnet18",
-        stage=3,
-        image_size=96,
+        stage=2,
+        image_size=64,
         width=192,
         layers=4,
         heads=4,
         ffn_width=768,
+        dropout=0.0,
         max_text_tokens=48,
         vocab_size=2048,
     )
