@@ -301,8 +301,9 @@ def export_pipeline(pipeline: StableDiffusionPipeline, directory: Path) -> None:
     build_pipeline(**copies, tokenizer=pipeline.tokenizer).save_pretrained(temporary, safe_serialization=True, max_shard_size="12MB")
     # transformers computes in the dtype that config.json names, diffusers in float32 unless told otherwise: let them agree
     _edit_json(temporary / "text_encoder" / "config.json", lambda config: config | {"dtype": "float32"})
-    # saved by AutoencoderTiny, but not an argument of it: loading would warn
-    _edit_json(temporary / "vae" / "config.json", lambda config: {name: config[name] for name in config if name != "block_out_channels"})
+    # saved by AutoencoderTiny, but not an argument of it: loading would warn; and where it lay during training is nobody's business
+    unwanted = ("block_out_channels", "_name_or_path")
+    _edit_json(temporary / "vae" / "config.json", lambda config: {name: config[name] for name in config if name not in unwanted})
     (temporary / "README.md").write_text(MODEL_CARD, encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     os.replace(temporary, directory)
