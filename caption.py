@@ -60,6 +60,8 @@ def main(config: CaptionConfig) -> int:
     """Returns how many pictures could not be read."""
     if not config.paths:
         raise ValueError("name a picture or a folder, for example: python caption.py docs/examples")
+    if not config.sample and (config.temperature, config.top_k, config.top_p, config.seed) != (1.0, 0, 1.0, None):
+        raise ValueError("--temperature, --top-k, --top-p and --seed say how to draw prompts; add --sample")
     files = list(find_images(config.paths))
     if not files:
         raise ValueError("there are no pictures in " + ", ".join(map(str, config.paths)))

@@ -31,7 +31,7 @@ from diffusion.mini.world import random_scenes
 from diffusion.pipelines import MINI, PipelineError, default_device, default_dtype, load_pipeline, synthesize
 
 DEFAULT_IMAGES = 8000
-MINI_STEPS, MINI_GUIDANCE = 12, 4.0  # the embedded model: more steps change nothing that can be seen
+MINI_STEPS, MINI_GUIDANCE = 12, 4.0  # the embedded model: 20 steps gave pictures that look the same
 USUAL_STEPS, USUAL_GUIDANCE = 25, 7.5
 
 
@@ -60,9 +60,17 @@ class GenerateConfig:
     """Decides the seeds of all images and the embedded world's prompts."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
+    @property
+    def denoising_steps(self) -> int:
+        return self.steps if self.steps is not None else MINI_STEPS if self.model == MINI else USUAL_STEPS
+
+    @property
+    def guidance_scale(self) -> float:
+        return self.guidance if self.guidance is not None else MINI_GUIDANCE if self.model == MINI else USUAL_GUIDANCE
+
 
 def main(config: GenerateConfig) -> None:
-    if config.batch_size < 1 or _steps(config) < 1:
+    if config.batch_size < 1 or config.denoising_steps < 1:
         raise ValueError("--batch-size and --steps must be 1 or more")
     records = _records(config)
     num_images = config.num_images or (DEFAULT_IMAGES if config.prompts is None else len(records))
@@ -85,14 +93,6 @@ def main(config: GenerateConfig) -> None:
     print(f"Next: python train.py --data {config.out}")
 
 
-def _steps(config: GenerateConfig) -> int:
-    return config.steps if config.steps is not None else MINI_STEPS if config.model == MINI else USUAL_STEPS
-
-
-def _guidance(config: GenerateConfig) -> float:
-    return config.guidance if config.guidance is not None else MINI_GUIDANCE if config.model == MINI else USUAL_GUIDANCE
-
-
 def _records(config: GenerateConfig) -> Sequence[PromptRecord]:
     if config.prompts is not None:
         return read_prompt_file(config.prompts)
@@ -107,8 +107,8 @@ def _settings(config: GenerateConfig, num_images: int) -> dict[str, Any]:
         "model": config.model,
         "prompts": source,
         "num_images": num_images,
-        "steps": _steps(config),
-        "guidance_scale": _guidance(config),
+        "steps": config.denoising_steps,
+        "guidance_scale": config.guidance_scale,
         "seed": config.seed,
         "shard_size": config.shard_size,
     }
@@ -150,7 +150,7 @@ def _render(config: GenerateConfig, pipeline: Any, shards: Sequence[PlannedShard
                 for start in range(0, len(shard.pairs), config.batch_size):
                     batch = shard.pairs[start : start + config.batch_size]
                     prompts, seeds = [pair.record.prompt for pair in batch], [pair.seed for pair in batch]
-                    images = synthesize(pipeline, prompts, seeds, steps=_steps(config), guidance_scale=_guidance(config))
+                    images = synthesize(pipeline, prompts, seeds, steps=config.denoising_steps, guidance_scale=config.guidance_scale)
                     for pair, image in zip(batch, images, strict=True):
                         if image is None:
                             failures += 1
@@ -166,8 +166,8 @@ def _metadata(config: GenerateConfig, pair: PlannedPair, pipeline: Any, size: tu
         "prompt": pair.record.prompt,
         "negative_prompt": "",
         "seed": pair.seed,
-        "steps": _steps(config),
-        "guidance_scale": _guidance(config),
+        "steps": config.denoising_steps,
+        "guidance_scale": config.guidance_scale,
         "sampler": type(pipeline.scheduler).__name__,
         "width": size[0],
         "height": size[1],

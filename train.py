@@ -35,7 +35,7 @@ from evaluation.baselines import Constant, Nearest
 from evaluation.metrics import MissingExtraError, SentenceSimilarity, exact_match, token_f1
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
 from inference import PromptInverter
-from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint, load_model
+from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint
 from tokenizer import PromptTokenizer, TokenizerError
 from training.config import PRESETS, ConfigError, TrainConfig
 from training.objective import CaptionLoss
@@ -187,10 +187,7 @@ def _tokenizer(run: Path, training: PairDataset, config: TrainConfig) -> PromptT
 def _network(config: TrainConfig, tokenizer: PromptTokenizer) -> CaptionModel:
     if config.init is None:
         return CaptionModel(config.network.model_config(tokenizer))
-    model = load_model(find_checkpoint(config.init)).float()
-    if model.config.vocab_size != tokenizer.vocab_size:
-        raise CheckpointError(f"{config.init}: its tokenizer has {tokenizer.vocab_size} tokens, its network {model.config.vocab_size}")
-    return model
+    return PromptInverter.from_pretrained(config.init, device="cpu", dtype="float32").model
 
 
 def _collate(model: CaptionModel, tokenizer: PromptTokenizer) -> tuple[Preprocess, Collate]:

@@ -86,7 +86,7 @@ def main(config: BenchmarkConfig) -> None:
         result = json.loads((out / "report" / "results.json").read_text())["results"][0]
         means = {metric: estimate["mean"] for metric, estimate in (result["metrics"] | result["slots"]).items()}
         rows.append({"name": name, "parameters_m": parameters, "steps": steps, "seconds_per_step": step, "wall": time.perf_counter() - start} | means)
-    shown = ("parameters_m", "steps", "similarity", "cider_d", "exact_match", "subject", "background", "style")
+    shown = ("parameters_m", "seconds_per_step", "steps", "similarity", "cider_d", "exact_match", "subject", "background", "style")
     print(f"\n{config.data}, {config.minutes} minutes of training each\n")
     print("| encoder | " + " | ".join(shown) + " |\n" + "|---" * (len(shown) + 1) + "|")
     for row in rows:

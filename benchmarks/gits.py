@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from model import CaptionModel  # noqa: E402
+from model import CaptionModel
 
 
 def build_pair(source: str | None, *, device: torch.device, dtype: torch.dtype, **changes: Any) -> tuple[Any, CaptionModel]:

@@ -211,7 +211,7 @@ def sample(
     texts: list[list[tuple[int, float]]] = [[] for _ in range(images * num_samples)]
     log_probs = state.step(torch.tensor([rules.start] * images, device=device)).repeat_interleave(num_samples, 0)
     rows = list(range(images * num_samples))  # the text that each row of `log_probs` continues
-    width, alive = 1, images  # rows per image and images in `state`
+    alive = images  # images in `state`
     position = [row // num_samples for row in rows]  # the row of `state` behind each row of `log_probs`
     for length in range(1, rules.max_new_tokens + 1):
         allowed = rules.allow(log_probs, [tuple(token for token, _ in texts[row]) for row in rows])

@@ -242,3 +242,5 @@ def test_caption_samples_with_a_forced_start_and_without_banned_words(trained: t
     assert again == out
     _, err = run("caption.py", *arguments, "--sample", "--temperature", 0, fails=True)
     assert "temperature must be above 0" in err
+    _, err = run("caption.py", *arguments, "--temperature", 1.3, fails=True)
+    assert "add --sample" in err
