@@ -4,6 +4,7 @@ Examples:
     python generate_data.py                                             8,000 pairs of the embedded world
     python generate_data.py --out datasets/large --num-images 20000
     python generate_data.py --prompts prompts.txt --out datasets/mine --model stabilityai/stable-diffusion-2-base
+    accelerate launch generate_data.py --out datasets/large --num-images 20000      several GPUs, each with shards of its own
 
 It can be stopped at any time; the same command goes on with the shards that are missing.
 """
@@ -16,11 +17,13 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import tyro
+from accelerate import PartialState
 from tqdm import tqdm
 
 from data.plan import PlannedPair, PlannedShard, plan_shards
@@ -28,7 +31,7 @@ from data.prompts import PromptError, PromptRecord, read_prompt_file
 from data.shards import DATASET_FILE, DiskFullError, ShardError, ShardWriter, read_json, write_json
 from data.splits import SPLIT_RULE, SPLITS
 from diffusion.mini.world import random_scenes
-from diffusion.pipelines import MINI, PipelineError, default_device, default_dtype, load_pipeline, synthesize
+from diffusion.pipelines import MINI, PipelineError, compile_denoiser, default_device, default_dtype, load_pipeline, synthesize
 
 DEFAULT_IMAGES = 8000
 MINI_STEPS, MINI_GUIDANCE = 12, 4.0  # the embedded model: 20 steps gave pictures that look the same
@@ -59,6 +62,8 @@ class GenerateConfig:
     seed: int = 0
     """Decides the seeds of all images and the embedded world's prompts."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
+    """Compile the denoiser with torch.compile: a wait at the beginning, faster images after it. Needs a C++ compiler on a CPU."""
 
     @property
     def denoising_steps(self) -> int:
@@ -77,15 +82,23 @@ def main(config: GenerateConfig) -> None:
     shards = plan_shards(records, num_images=num_images, seed=config.seed, shard_size=config.shard_size)
     missing = [shard for shard in shards if not ShardWriter(config.out / shard.split, shard.number).is_done]
     _check_directory(config, num_images)
+    device = default_device()
+    processes = PartialState(cpu=device.type == "cpu", timeout=timedelta(days=1))  # the first to be done waits for the last
     if missing:
-        device = default_device()
         dtype = default_dtype(device) if config.dtype == "auto" else getattr(torch, config.dtype)
         pipeline = load_pipeline(config.model, device=device, dtype=dtype)
-        description = _describe(config, num_images, shards, pipeline)
-        write_json(config.out / DATASET_FILE, description)
-        failures = _render(config, pipeline, shards, missing)
+        if config.compile:
+            compile_denoiser(pipeline)
+        processes.wait_for_everyone()  # nobody looks for dataset.json any more
+        if processes.is_main_process:
+            write_json(config.out / DATASET_FILE, _describe(config, num_images, shards, pipeline))
+        own = missing[processes.process_index :: processes.num_processes]
+        failures = _render(config, pipeline, own, done=sum(len(shard.pairs) for shard in shards) - sum(len(shard.pairs) for shard in missing))
         if failures:
             print(f"{failures} images could not be made; the parquet files say which and why.", file=sys.stderr)
+    processes.wait_for_everyone()
+    if not processes.is_main_process:
+        return
     counts = Counter({shard.split: 0 for shard in shards})
     for shard in shards:
         counts[shard.split] += len(shard.pairs)
@@ -140,12 +153,11 @@ def _describe(config: GenerateConfig, num_images: int, shards: Sequence[PlannedS
     }
 
 
-def _render(config: GenerateConfig, pipeline: Any, shards: Sequence[PlannedShard], missing: Sequence[PlannedShard]) -> int:
-    """Make the missing shards; returns how many images failed."""
-    total, failures = sum(len(shard.pairs) for shard in shards), 0
-    done = total - sum(len(shard.pairs) for shard in missing)
-    with tqdm(total=total, initial=done, unit="image", desc="rendering") as progress:
-        for shard in missing:
+def _render(config: GenerateConfig, pipeline: Any, shards: Sequence[PlannedShard], *, done: int) -> int:
+    """Make these shards, after `done` images that were there before; returns how many images failed."""
+    failures = 0
+    with tqdm(total=done + sum(len(shard.pairs) for shard in shards), initial=done, unit="image", desc="rendering") as progress:
+        for shard in shards:
             with ShardWriter(config.out / shard.split, shard.number) as writer:
                 for start in range(0, len(shard.pairs), config.batch_size):
                     batch = shard.pairs[start : start + config.batch_size]

@@ -49,7 +49,7 @@ PANEL_PAIRS = 16
 
 
 def main(config: TrainConfig) -> None:
-    accelerator = Accelerator(mixed_precision="bf16")
+    accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())  # without it torchrun on CPUs starts strangers
     run = config.run_directory
     with accelerator.main_process_first():
         _prepare_data(config)

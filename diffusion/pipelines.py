@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +57,23 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype) -> Di
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
     return pipeline
+
+
+def compile_denoiser(pipeline: DiffusionPipeline) -> None:
+    """Compile the part that runs at every step, a UNet or a transformer, with torch.compile.
+
+    Raises:
+        PipelineError: neither is there, or no C++ compiler on a CPU.
+    """
+    if pipeline.device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++") or shutil.which("cl")):
+        raise PipelineError(
+            "--compile needs a C++ compiler on a CPU, such as g++ (Debian and Ubuntu: apt install g++); leave it out to go on without"
+        )
+    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    if denoiser is None:
+        raise PipelineError(f"{type(pipeline).__name__} has neither a UNet nor a transformer to compile; leave --compile out")
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")  # of diffusers, and harmless
+    denoiser.compile(dynamic=False)  # a shard has two sizes of batch at most: one kernel each is faster than one for all
 
 
 def default_device() -> torch.device:

@@ -49,6 +49,16 @@ def run(script: str, *arguments: object, cwd: Path = ROOT, fails: bool = False) 
     return out, err
 
 
+def run_on_two_processes(script: str, *arguments: object, cwd: Path) -> str:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    launch += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    line = [*launch, str(ROOT / script), *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=cwd, env=environment, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """A data set, a run trained on it, and what the run printed."""
@@ -85,6 +95,18 @@ def test_generate_makes_a_data_set_and_leaves_a_finished_one_alone(tmp_path: Pat
     assert tar.read_bytes() == content
     _, err = run("generate_data.py", *arguments[:-3], "3", "--shard-size", "3", cwd=tmp_path, fails=True)
     assert "begun with other settings (steps: 2 there, 3 now)" in err
+
+
+def test_two_processes_make_the_shards_of_one(tmp_path: Path, tiny_pipeline: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\ntwo owls\n")
+    arguments = ["--prompts", "prompts.txt", "--model", tiny_pipeline, "--num-images", "9", "--steps", "2", "--shard-size", "2"]
+    run("generate_data.py", *arguments, "--out", "one", cwd=tmp_path)
+    out = run_on_two_processes("generate_data.py", *arguments, "--out", "two", cwd=tmp_path)
+    assert out.count("two: 9 pairs") == 1
+    shards = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.tar"))
+    assert len(shards) >= 5
+    for shard in shards:
+        assert (tmp_path / "one" / shard).read_bytes() == (tmp_path / "two" / shard).read_bytes()
 
 
 def test_generate_refuses_what_cannot_work(tmp_path: Path) -> None:
@@ -126,6 +148,13 @@ def test_training_leaves_a_run(trained: tuple[Path, Path, str]) -> None:
     assert (run_directory / "report" / "samples.png").exists()
     assert "| metric | reprompt | nearest | constant |" in out
     assert f"python caption.py IMAGE_OR_FOLDER --checkpoint {run_directory / 'model'}" in out
+
+
+def test_two_processes_train_one_network(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+    arguments = ["mini", "--data", trained[0], "--out", tmp_path / "run", "--max-steps", "4", *TINY, "--batch-size", "8"]
+    out = run_on_two_processes("train.py", *arguments, cwd=tmp_path)
+    assert out.count("report        ") == 1
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
 def test_training_refuses_what_cannot_work(trained: tuple[Path, Path, str], tmp_path: Path) -> None:

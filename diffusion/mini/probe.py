@@ -46,7 +46,7 @@ class ProbeConfig:
     """"mini" or a pipeline directory."""
     run_dir: Path = Path("runs/mini-diffusion")
     """Where renders and the trained probe are kept; the run directory of diffusion.mini.train has renders already."""
-    renders: int = 120_000
+    renders: int = 150_000
     epochs: int = 3
     batch_size: int = 128
     images: int = 1000
@@ -59,17 +59,19 @@ class ProbeConfig:
 
 
 class Probe(nn.Module):
-    """A small ConvNeXt with one linear head per slot: (B, 3, 64, 64) in [0, 1] -> {slot: (B, values)}."""
+    """ResNet-18 up to its third stage, kept at 8 x 8, with one linear head per slot: (B, 3, 64, 64) in [0, 1] -> {slot: (B, values)}."""
 
     def __init__(self) -> None:
         super().__init__()
-        backbone: Any = timm.create_model("convnext_atto", num_classes=0, patch_size=2, drop_path_rate=0.05)
+        backbone: Any = timm.create_model("resnet18", features_only=True, out_indices=(3,), output_stride=8)
         self.backbone = backbone
-        self.heads = nn.ModuleDict({slot: nn.Linear(backbone.num_features, len(values)) for slot, values in SLOTS.items()})
+        width = 2 * backbone.feature_info.channels()[-1]
+        self.heads = nn.ModuleDict({slot: nn.Linear(width, len(values)) for slot, values in SLOTS.items()})
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        features = self.backbone(images * 2 - 1)
-        return {slot: head(features) for slot, head in self.heads.items()}
+        (features,) = self.backbone(images * 2 - 1)
+        pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)  # a background is everywhere, a subject somewhere
+        return {slot: head(pooled) for slot, head in self.heads.items()}
 
 
 def main(config: ProbeConfig) -> None:

@@ -1,7 +1,7 @@
 """Train the embedded Stable Diffusion from nothing: render scenes, train the autoencoder, then the text encoder and UNet together.
 
     python -m diffusion.mini.train                                    one process
-    ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m diffusion.mini.train     two: faster on 2 cores
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m diffusion.mini.train     two: faster on 2 cores
 
 It may be stopped at any time; the same command goes on where it stopped. `--start-from assets/mini-diffusion` trains the shipped model
 further. `--run-dir` holds the renders, the state and sample sheets.
@@ -85,7 +85,7 @@ class MiniDiffusionConfig:
 def main(config: MiniDiffusionConfig) -> None:
     if config.out.exists() and not (config.out / "model_index.json").is_file():
         raise ValueError(f"--out {config.out} holds something else than a pipeline, and would be replaced; name another directory")
-    accelerator = Accelerator(mixed_precision="bf16")
+    accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())  # without it torchrun on CPUs starts strangers
     config.run_dir.mkdir(parents=True, exist_ok=True)
     renders = config.run_dir / "renders"
     with accelerator.main_process_first():  # the first process renders, the others find it done

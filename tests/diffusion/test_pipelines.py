@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.pipelines import MINI, MINI_DIRECTORY, PipelineError, load_pipeline, synthesize
+from diffusion.pipelines import MINI, MINI_DIRECTORY, PipelineError, compile_denoiser, load_pipeline, synthesize
 
 CPU = torch.device("cpu")
 
@@ -26,6 +27,22 @@ def test_an_image_that_is_not_finite_is_none(tiny_pipeline: Path) -> None:
     with torch.no_grad():
         next(pipeline.vae.decoder.parameters()).fill_(float("nan"))
     assert synthesize(pipeline, ["a cat"], [1], steps=2, guidance_scale=1.0) == [None]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_pipeline_makes_the_same_image(tiny_pipeline: Path) -> None:
+    pipeline = load_pipeline(str(tiny_pipeline), device=CPU, dtype=torch.float32)
+    (plain,) = synthesize(pipeline, ["a cat"], [1], steps=2, guidance_scale=2.0)
+    compile_denoiser(pipeline)
+    (compiled,) = synthesize(pipeline, ["a cat"], [1], steps=2, guidance_scale=2.0)
+    assert np.abs(np.asarray(plain, dtype=int) - np.asarray(compiled, dtype=int)).max() <= 2
+
+
+def test_compiling_without_a_compiler_says_what_to_do(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(PipelineError, match="apt install g"):
+        compile_denoiser(load_pipeline(str(tiny_pipeline), device=CPU, dtype=torch.float32))
 
 
 def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
