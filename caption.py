@@ -111,9 +111,9 @@ def _predict(config: CaptionConfig, inverter: PromptInverter, images: list[Image
 if __name__ == "__main__":
     try:
         sys.exit(1 if main(tyro.cli(CaptionConfig, description=__doc__)) else 0)
-    except (CheckpointError, FileNotFoundError, ValueError) as error:
+    except BrokenPipeError:
+        sys.exit(0)
+    except (CheckpointError, OSError, ValueError) as error:
         sys.exit(f"caption.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\ncaption.py: stopped")
-    except BrokenPipeError:
-        sys.exit(0)

@@ -93,7 +93,7 @@ def _training_pairs(directory: Path) -> tuple[list[Image.Image], list[str]]:
 if __name__ == "__main__":
     try:
         main(tyro.cli(EvaluateConfig, description=__doc__))
-    except (BaselineError, CheckpointError, ImageError, MissingExtraError, ShardError, ValueError) as error:
+    except (BaselineError, CheckpointError, ImageError, MissingExtraError, OSError, ShardError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\nevaluate.py: stopped; nothing was written")

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from data.plan import PlannedPair, PlannedShard, plan_shards
 from data.prompts import PromptError, PromptRecord, read_prompt_file
-from data.shards import DATASET_FILE, DiskFullError, ShardError, ShardWriter, read_json, write_json
+from data.shards import DATASET_FILE, ShardError, ShardWriter, read_json, write_json
 from data.splits import SPLIT_RULE, SPLITS
 from diffusion.mini.world import random_scenes
 from diffusion.pipelines import MINI, PipelineError, compile_denoiser, default_device, default_dtype, load_pipeline, synthesize
@@ -193,7 +193,7 @@ def _metadata(config: GenerateConfig, pair: PlannedPair, pipeline: Any, size: tu
 if __name__ == "__main__":
     try:
         main(tyro.cli(GenerateConfig, description=__doc__))
-    except (DiskFullError, PipelineError, PromptError, ShardError, ValueError) as error:
+    except (OSError, PipelineError, PromptError, ShardError, ValueError) as error:
         sys.exit(f"generate_data.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\ngenerate_data.py: stopped. The finished shards are kept; run the same command to go on.")

@@ -308,7 +308,7 @@ if __name__ == "__main__":
                 {name: (text, config) for name, (text, config) in presets.items()}, args=arguments, description=__doc__
             )
         )
-    except (CheckpointError, ConfigError, EncoderError, ImageError, MissingExtraError, RunStateError, ShardError, TokenizerError) as error:
+    except (CheckpointError, ConfigError, EncoderError, ImageError, MissingExtraError, OSError, RunStateError, ShardError, TokenizerError) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\ntrain.py: stopped before training began; run the same command again")

@@ -32,6 +32,9 @@ class ShardError(ValueError):
 class DiskFullError(OSError):
     """No space left; what was done before is kept."""
 
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()
+
 
 class ShardWriter:
     """Writes one shard. Leaving the `with` block normally completes it; an exception leaves nothing behind that counts as done."""
