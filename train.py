@@ -14,6 +14,7 @@ Without --data the embedded data set is made first, if it is not there (python g
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -151,7 +152,8 @@ def _prepare_data(config: TrainConfig) -> None:
     begun = config.data / DATASET_FILE
     arguments = read_json(begun)["arguments"] if begun.exists() else ["--out", str(config.data)]
     command = [sys.executable, str(Path(__file__).with_name("generate_data.py")), *arguments]
-    if subprocess.run(command, check=False).returncode != 0:
+    alone = {name: value for name, value in os.environ.items() if not name.endswith(("RANK", "WORLD_SIZE"))}  # not one of our processes
+    if subprocess.run(command, check=False, env=alone).returncode != 0:
         raise ShardError(f"the embedded data set in {config.data} could not be made (see above)")
 
 
