@@ -36,7 +36,7 @@ from evaluation.baselines import Constant, Nearest
 from evaluation.metrics import MissingExtraError, SentenceSimilarity, exact_match, token_f1
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
 from inference import PromptInverter
-from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint
+from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint, load_model
 from tokenizer import PromptTokenizer, TokenizerError
 from training.config import PRESETS, ConfigError, TrainConfig
 from training.objective import CaptionLoss
@@ -189,7 +189,7 @@ def _tokenizer(run: Path, training: PairDataset, config: TrainConfig) -> PromptT
 def _network(config: TrainConfig, tokenizer: PromptTokenizer) -> CaptionModel:
     if config.init is None:
         return CaptionModel(config.network.model_config(tokenizer))
-    return PromptInverter.from_pretrained(config.init, device="cpu", dtype="float32").model
+    return load_model(find_checkpoint(config.init)).float()
 
 
 def _collate(model: CaptionModel, tokenizer: PromptTokenizer) -> tuple[Preprocess, Collate]:

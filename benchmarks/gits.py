@@ -21,7 +21,10 @@ def build_pair(source: str | None, *, device: torch.device, dtype: torch.dtype, 
     else:
         theirs = GitForCausalLM.from_pretrained(source, dtype=torch.float32, **changes)
     ours = CaptionModel.from_git(theirs.state_dict())
-    return theirs.to(device, dtype).eval(), ours.to(device, dtype).eval()
+    ours.to(device, dtype).eval()
+    if device.type == "cpu":
+        ours.pack_weights()  # as PromptInverter.from_pretrained does
+    return theirs.to(device, dtype).eval(), ours
 
 
 def pictures(count: int, *, device: torch.device, dtype: torch.dtype) -> torch.Tensor:

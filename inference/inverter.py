@@ -62,7 +62,10 @@ class PromptInverter:
         kind = (torch.float16 if place.type == "cuda" else torch.float32) if dtype == "auto" else getattr(torch, dtype, None)
         if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
             raise ValueError(f"dtype must be 'auto' or a floating-point type such as 'float32' or 'bfloat16', not {dtype!r}")
-        return cls(model.to(place, kind), tokenizer)
+        model.to(place, kind)
+        if place.type == "cpu":
+            model.pack_weights()
+        return cls(model, tokenizer)
 
     def predict(
         self,

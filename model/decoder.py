@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from model.cache import KVCache, PrefixCache
 from model.config import ModelConfig
 from model.masks import text_rows
+from model.packed import PackedWeight
 
 
 class Decoder(nn.Module):
@@ -27,6 +28,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self.packed_output: PackedWeight | None = None
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Embedding(config.max_text_tokens, config.width)
         self.embedding_norm = nn.LayerNorm(config.width, eps=1e-12) if config.norm == "post" else nn.Identity()
@@ -73,7 +75,7 @@ class Decoder(nn.Module):
         positions = torch.arange(past, past + new, device=input_ids.device)
         x = self.token_embedding(input_ids) + self.position_embedding(positions)
         x = self.dropout(self.embedding_norm(x))
-        mask = text_rows(prefix.keys.shape[3], past, new, input_ids.device)
+        mask = text_rows(prefix.keys.shape[3], past, new, input_ids.device) if new > 1 else None  # one new token sees all there is
         for i, block in enumerate(self._layers):
             x = self._run(self._text_layer, block, x, prefix.keys[i], prefix.values[i], mask, cache, i)
         if cache is not None:
@@ -81,7 +83,7 @@ class Decoder(nn.Module):
         return self.final_norm(x)
 
     def _text_layer(
-        self, block: Block, x: Tensor, prefix_key: Tensor, prefix_value: Tensor, mask: Tensor, cache: KVCache | None, layer: int
+        self, block: Block, x: Tensor, prefix_key: Tensor, prefix_value: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
     ) -> Tensor:
         query, key, value = block.project(x)
         if cache is not None:
@@ -96,7 +98,9 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., K) -> (..., V)"""
-        return F.linear(hidden, self.token_embedding.weight if self.output_weight is None else self.output_weight, self.output_bias)
+        weight = self.token_embedding.weight if self.output_weight is None else self.output_weight
+        linear = F.linear if self.packed_output is None else self.packed_output.linear
+        return linear(hidden, weight, self.output_bias)
 
     @property
     def _attention_dropout(self) -> float:
@@ -162,25 +166,28 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
 
 
-def attend_shared(query: Tensor, prefix_key: Tensor, prefix_value: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float = 0.0) -> Tensor:
+def attend_shared(
+    query: Tensor, prefix_key: Tensor, prefix_value: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0
+) -> Tensor:
     """Attention over an image's keys, shared by its hypotheses, and each hypothesis' own text keys; equal to `attend` over both joined.
 
     Args:
         query: (N, H, T, D) with N = B * n, the n hypotheses of an image being neighbours.
         prefix_key, prefix_value: (B, H, P, D), not repeated.
         key, value: (N, H, S, D).
-        mask: (T, P + S), True = may attend.
+        mask: (T, P + S), True = may attend; None: all may.
     """
     images, heads, p, d = prefix_key.shape
-    hypotheses = query.shape[0] // images
-    if hypotheses == 1:
+    hypotheses, t = query.shape[0] // images, query.shape[2]
+    if hypotheses == 1 and t > 1:  # for one new token the joining would cost more than the attention
         return attend(query, torch.cat([prefix_key, key], 2), torch.cat([prefix_value, value], 2), mask, dropout)
-    t = query.shape[2]
     # the hypotheses of an image become rows of one product with its keys
     rows = query.view(images, hypotheses, heads, t, d).transpose(1, 2).reshape(images, heads, hypotheses * t, d)
     to_image = (rows @ prefix_key.transpose(2, 3)).view(images, heads, hypotheses, t, p).transpose(1, 2).reshape(-1, heads, t, p)
     scores = torch.cat([to_image, query @ key.transpose(2, 3)], dim=-1) * d**-0.5
-    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     weights = F.dropout(weights, dropout, training=dropout > 0)
     on_image = weights[..., :p].view(images, hypotheses, heads, t, p).transpose(1, 2).reshape(images, heads, hypotheses * t, p)
     from_image = (on_image @ prefix_value).view(images, heads, hypotheses, t, d).transpose(1, 2).reshape(-1, heads, t, d)
