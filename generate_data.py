@@ -1,7 +1,7 @@
 """Make a data set: render prompts with a diffusion model and keep images and prompts as shards of pairs.
 
 Examples:
-    python generate_data.py                                             8,000 pairs of the embedded world
+    python generate_data.py                                             7,000 pairs of the embedded world
     python generate_data.py --out datasets/large --num-images 20000
     python generate_data.py --prompts prompts.txt --out datasets/mine --model stabilityai/stable-diffusion-2-base
     accelerate launch generate_data.py --out datasets/large --num-images 20000      several GPUs, each with shards of its own
@@ -33,7 +33,7 @@ from data.splits import SPLIT_RULE, SPLITS
 from diffusion.mini.world import random_scenes
 from diffusion.pipelines import MINI, PipelineError, compile_denoiser, default_device, default_dtype, load_pipeline, synthesize
 
-DEFAULT_IMAGES = 8000
+DEFAULT_IMAGES = 7000
 MINI_STEPS, MINI_GUIDANCE = 12, 4.0  # the embedded model: 20 steps gave pictures that look the same
 USUAL_STEPS, USUAL_GUIDANCE = 25, 7.5
 
@@ -45,7 +45,7 @@ class GenerateConfig:
     out: Path = Path("datasets/mini")
     """The data set directory; a finished one is left as it is."""
     num_images: int | None = None
-    """How many images (default: one for each line of --prompts, or 8,000 of the embedded world). More images than prompts go through
+    """How many images (default: one for each line of --prompts, or 7,000 of the embedded world). More images than prompts go through
     the prompts again with other seeds."""
     prompts: Path | None = None
     """A text file with one prompt a line; without it the embedded world's grammar invents them."""

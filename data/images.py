@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -70,15 +71,23 @@ class Preprocess:
             image = _middle(image, width, height, self.resample)
         elif image.size != (width, height):
             image = image.resize((width, height), self.resample)
-        return self.normalise(np.asarray(image, dtype=np.float32))
+        return self.normalise(image)
 
     @property
     def resample(self) -> Image.Resampling:
         return Image.Resampling[self.interpolation.upper()]
 
-    def normalise(self, pixels: np.ndarray) -> torch.Tensor:
-        scaled = (pixels / 255 - np.asarray(self.mean, dtype=np.float32)) / np.asarray(self.std, dtype=np.float32)
-        return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32))
+    def normalise(self, image: Image.Image) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+        return pixels.mul_(self._scale).add_(self._shift)
+
+    @cached_property
+    def _scale(self) -> torch.Tensor:
+        return 1 / (255 * torch.tensor(self.std).view(3, 1, 1))
+
+    @cached_property
+    def _shift(self) -> torch.Tensor:
+        return -torch.tensor(self.mean).view(3, 1, 1) / torch.tensor(self.std).view(3, 1, 1)
 
 
 def _middle(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> Image.Image:
@@ -101,8 +110,9 @@ class AugmentedPreprocess:
     smallest_side: float = 0.8
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        share = self.smallest_side + (1 - self.smallest_side) * float(torch.rand(()))
+        size, x, y = torch.rand(3).tolist()
+        share = self.smallest_side + (1 - self.smallest_side) * size
         width, height = image.width * share, image.height * share
-        left, top = (image.width - width) * float(torch.rand(())), (image.height - height) * float(torch.rand(()))
+        left, top = (image.width - width) * x, (image.height - height) * y
         part = image.resize(self.preprocess.size[::-1], self.preprocess.resample, box=(left, top, left + width, top + height))
-        return self.preprocess.normalise(np.asarray(part, dtype=np.float32))
+        return self.preprocess.normalise(part)
