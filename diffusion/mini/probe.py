@@ -46,7 +46,7 @@ class ProbeConfig:
     """"mini" or a pipeline directory."""
     run_dir: Path = Path("runs/mini-diffusion")
     """Where renders and the trained probe are kept; the run directory of diffusion.mini.train has renders already."""
-    renders: int = 120_000
+    renders: int = 100_000
     epochs: int = 3
     batch_size: int = 128
     images: int = 1000
