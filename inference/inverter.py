@@ -171,6 +171,6 @@ def _card(model: CaptionModel) -> str:
         "---\nlibrary_name: reprompt\npipeline_tag: image-to-text\n---\n\n# A Reprompt model\n\n"
         f"It writes the prompt of a generated image. {parameters / 1e6:.1f} million parameters; encoder {model.config.encoder.name}, "
         f"{' x '.join(map(str, model.config.preprocessing.size))} px; vocabulary {model.config.vocab_size}.\n\n"
-        "```python\nfrom inference import PromptInverter\n"
+        "```python\nfrom inference import PromptInverter\n\n"
         'PromptInverter.from_pretrained("this directory").predict(["image.png"])[0].prompt\n```\n'
     )
