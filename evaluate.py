@@ -58,7 +58,7 @@ def main(config: EvaluateConfig) -> None:
     images, prompts = [pair.image for pair in pairs], [pair.prompt for pair in pairs]
     similarity = SentenceSimilarity()
     inverter = PromptInverter.from_pretrained(config.checkpoint)
-    device = next(inverter.model.parameters()).device
+    device = inverter.model.device
 
     def reprompt(some: Sequence[Image.Image]) -> list[str]:
         return [prediction.prompt for prediction in inverter.predict(some, num_beams=config.num_beams)]

@@ -22,8 +22,7 @@ def build_pair(source: str | None, *, device: torch.device, dtype: torch.dtype, 
         theirs = GitForCausalLM.from_pretrained(source, dtype=torch.float32, **changes)
     ours = CaptionModel.from_git(theirs.state_dict())
     ours.to(device, dtype).eval()
-    if device.type == "cpu":
-        ours.pack_weights()  # as PromptInverter.from_pretrained does
+    ours.pack_weights()  # as PromptInverter.from_pretrained does; training unpacks them
     return theirs.to(device, dtype).eval(), ours
 
 

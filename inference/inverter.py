@@ -63,8 +63,7 @@ class PromptInverter:
         if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
             raise ValueError(f"dtype must be 'auto' or a floating-point type such as 'float32' or 'bfloat16', not {dtype!r}")
         model.to(place, kind)
-        if place.type == "cpu":
-            model.pack_weights()
+        model.pack_weights()
         return cls(model, tokenizer)
 
     def predict(
@@ -125,7 +124,7 @@ class PromptInverter:
             The others as in `predict`.
         """
         rules = self._rules(prefix, banned_words) | {"min_new_tokens": min_new_tokens, "max_new_tokens": max_new_tokens}
-        generator = torch.Generator(next(self.model.parameters()).device)
+        generator = torch.Generator(self.model.device)
         generator.seed() if seed is None else generator.manual_seed(seed)
         predictions: list[Prediction] = []
         for batch in self._batches(images, batch_size):
@@ -136,10 +135,9 @@ class PromptInverter:
     def _batches(self, images: Sequence[Image.Image | str | Path], batch_size: int) -> Iterator[Tensor]:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
-        parameter = next(self.model.parameters())
         for start in range(0, len(images), batch_size):
             batch = torch.stack([self.preprocess(_picture(image)) for image in images[start : start + batch_size]])
-            yield batch.to(parameter.device, parameter.dtype)
+            yield batch.to(self.model.device, self.model.dtype)
 
     def _rules(self, prefix: str, banned_words: Sequence[str]) -> dict[str, Any]:
         if any(not word.strip() for word in banned_words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,14 +11,22 @@ from torch import Tensor
 
 @dataclass
 class PrefixCache:
-    """Keys and values of the image tokens: (L, B, H, P, D) each, for L layers and B images. Hypotheses share them."""
+    """Keys and values of the image tokens: for each layer (B, H, P, D), B images. Hypotheses share them."""
 
-    keys: Tensor
-    values: Tensor
+    keys: list[Tensor]
+    values: list[Tensor]
 
     def select(self, images: Tensor) -> PrefixCache:
         """Only the images at these indices."""
-        return PrefixCache(self.keys[:, images], self.values[:, images])
+        return PrefixCache([key[images] for key in self.keys], [value[images] for value in self.values])
+
+    @classmethod
+    def join(cls, parts: Sequence[PrefixCache]) -> PrefixCache:
+        """The images of all parts, contiguous in memory, as products in every decoding step want them."""
+        return cls(
+            [torch.cat(keys).contiguous() for keys in zip(*(part.keys for part in parts), strict=True)],
+            [torch.cat(values).contiguous() for values in zip(*(part.values for part in parts), strict=True)],
+        )
 
 
 class KVCache:

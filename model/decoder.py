@@ -17,8 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from model.cache import KVCache, PrefixCache
 from model.config import ModelConfig
+from model.dropout import Dropout, dropout
 from model.masks import text_rows
-from model.packed import PackedWeight
+from model.packed import PackedCopy
 
 
 class Decoder(nn.Module):
@@ -28,11 +29,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
-        self.packed_output: PackedWeight | None = None
+        self.packed_output: PackedCopy | None = None
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Embedding(config.max_text_tokens, config.width)
         self.embedding_norm = nn.LayerNorm(config.width, eps=1e-12) if config.norm == "post" else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width, eps=1e-12) if config.norm == "pre" else nn.Identity()
         self.output_weight = None if config.tied_output else nn.Parameter(torch.empty(config.vocab_size, config.width))
@@ -51,13 +52,15 @@ class Decoder(nn.Module):
 
     def prefix(self, image_tokens: Tensor) -> PrefixCache:
         """(B, P, K) image tokens -> their keys and values in every layer. The last layer's output is nobody's input."""
-        x, cached = image_tokens, []
+        x, prefix = image_tokens, PrefixCache([], [])
         for block in self._layers[:-1]:
             x, key, value = self._run(self._image_layer, block, x)
-            cached.append((key, value))
+            prefix.keys.append(key)
+            prefix.values.append(value)
         _, key, value = self._layers[-1].project(x)
-        cached.append((key, value))
-        return PrefixCache(torch.stack([key for key, _ in cached]), torch.stack([value for _, value in cached]))
+        prefix.keys.append(key)
+        prefix.values.append(value)
+        return prefix
 
     def _image_layer(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = block.project(x)
@@ -72,10 +75,9 @@ class Decoder(nn.Module):
         new, past = input_ids.shape[1], cache.length if cache is not None else 0
         if past + new > self.config.max_text_tokens:
             raise ValueError(f"{past + new} text tokens, but this model knows positions for {self.config.max_text_tokens}")
-        positions = torch.arange(past, past + new, device=input_ids.device)
-        x = self.token_embedding(input_ids) + self.position_embedding(positions)
+        x = self.token_embedding(input_ids) + self.position_embedding.weight[past : past + new]
         x = self.dropout(self.embedding_norm(x))
-        mask = text_rows(prefix.keys.shape[3], past, new, input_ids.device) if new > 1 else None  # one new token sees all there is
+        mask = text_rows(prefix.keys[0].shape[2], past, new, input_ids.device) if new > 1 else None  # one new token sees all there is
         for i, block in enumerate(self._layers):
             x = self._run(self._text_layer, block, x, prefix.keys[i], prefix.values[i], mask, cache, i)
         if cache is not None:
@@ -121,7 +123,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(config.width, eps=1e-12)
         self.ffn = nn.Sequential(nn.Linear(config.width, config.ffn_width), nn.GELU(), nn.Linear(config.ffn_width, config.width))
         self.ffn_norm = nn.LayerNorm(config.width, eps=1e-12)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, T, K) -> query, key and value, (N, H, T, D) each."""
@@ -148,26 +150,27 @@ class Attention(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n, t, _ = x.shape
         qkv = self.qkv(x).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (3, N, H, T, D)
-        return qkv[0], qkv[1], qkv[2]
+        query, key, value = qkv.unbind(0)  # one backward for the three; indexing would fill three tensors of zeros
+        return query, key, value
 
     def join(self, mixed: Tensor) -> Tensor:
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, drop: float = 0.0) -> Tensor:
     """Scaled dot-product attention: (N, H, T, D) queries on (N, H, S, D) keys; `mask` (T, S), True = may attend."""
-    if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
-        # the backward pass of SDPA's CPU kernel takes several times as long as the two products written out
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if query.device.type == "cpu" and (query.dtype == torch.bfloat16 or drop > 0):
+        # in bfloat16 SDPA's CPU kernel takes half as long again as the two products written out and its backward pass twice as long;
+        # in float32 it wins, but knows no dropout
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
-        return F.dropout(weights, dropout, training=dropout > 0) @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return dropout(scores.softmax(dim=-1), drop) @ value
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=drop)
 
 
 def attend_shared(
-    query: Tensor, prefix_key: Tensor, prefix_value: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0
+    query: Tensor, prefix_key: Tensor, prefix_value: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, drop: float = 0.0
 ) -> Tensor:
     """Attention over an image's keys, shared by its hypotheses, and each hypothesis' own text keys; equal to `attend` over both joined.
 
@@ -180,15 +183,15 @@ def attend_shared(
     images, heads, p, d = prefix_key.shape
     hypotheses, t = query.shape[0] // images, query.shape[2]
     if hypotheses == 1 and t > 1:  # for one new token the joining would cost more than the attention
-        return attend(query, torch.cat([prefix_key, key], 2), torch.cat([prefix_value, value], 2), mask, dropout)
+        return attend(query, torch.cat([prefix_key, key], 2), torch.cat([prefix_value, value], 2), mask, drop)
     # the hypotheses of an image become rows of one product with its keys
+    query = query * d**-0.5
     rows = query.view(images, hypotheses, heads, t, d).transpose(1, 2).reshape(images, heads, hypotheses * t, d)
     to_image = (rows @ prefix_key.transpose(2, 3)).view(images, heads, hypotheses, t, p).transpose(1, 2).reshape(-1, heads, t, p)
-    scores = torch.cat([to_image, query @ key.transpose(2, 3)], dim=-1) * d**-0.5
+    scores = torch.cat([to_image, query @ key.transpose(2, 3)], dim=-1)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, dropout, training=dropout > 0)
+    weights = dropout(scores.softmax(dim=-1), drop)
     on_image = weights[..., :p].view(images, hypotheses, heads, t, p).transpose(1, 2).reshape(images, heads, hypotheses * t, p)
     from_image = (on_image @ prefix_value).view(images, heads, hypotheses, t, d).transpose(1, 2).reshape(-1, heads, t, d)
     return from_image + weights[..., p:] @ value

@@ -29,6 +29,7 @@ class ImageEncoder(nn.Module):
         height, breadth = preprocessing.size
         self.backbone: Any = _create(config, preprocessing.size)
         self.takes_stage = config.stage is not None
+        self._attentions: list[Any] = [module for module in self.backbone.modules() if getattr(module, "fused_attn", False)]
         with torch.no_grad():
             was_training = self.backbone.training
             self.backbone.eval()
@@ -63,12 +64,20 @@ class ImageEncoder(nn.Module):
                 f"pixel_values must be (B, 3, H, W), or (B, F, 3, H, W) with F up to {known} (encoder.frames of this model); "
                 f"they are {tuple(pixel_values.shape)}"
             )
+        if not torch.compiler.is_compiling():  # which fuses for itself
+            self._choose_attention(pixel_values)
         features = self._tokens(self._run(pixel_values.flatten(0, 1) if frames else pixel_values))
         if self.position is not None:
             features = features + self.position
         if frames and self.frame_embedding is not None:
             features = (features.unflatten(0, (-1, frames)) + self.frame_embedding[:frames]).flatten(1, 2)
         return self.projection(features)
+
+    def _choose_attention(self, pixel_values: Tensor) -> None:
+        """As `model.decoder.attend`: where a CPU works in bfloat16, the products written out are quicker than the fused kernel."""
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else pixel_values.dtype
+        for attention in self._attentions:
+            attention.fused_attn = pixel_values.device.type != "cpu" or dtype != torch.bfloat16
 
 
 def _create(config: EncoderConfig, size: tuple[int, int]) -> nn.Module:

@@ -16,9 +16,10 @@ from model.decoding import Hypothesis, TextRules, beam_search, greedy_search, sa
 from model.encoder import ImageEncoder
 from model.files import CONFIG_FILE, CheckpointError, check_checkpoint, find_checkpoint, read_json, read_preprocessor, read_weights
 from model.git import convert_git
-from model.packed import PackedWeight, can_pack, pack_linears
+from model.packed import PackedCopy, can_pack, pack_linears
 
 IGNORED_LABEL = -100
+_CPU_IMAGES = 8
 
 
 class CaptionModel(nn.Module):
@@ -82,13 +83,19 @@ class CaptionModel(nn.Module):
             self.encoder.backbone.set_grad_checkpointing(True)
 
     def pack_weights(self) -> None:
-        """Write texts faster on a CPU, at the price of a second copy of the weights in memory: they are arranged once as the CPU's
-        matrix kernels want them. Results change by rounding only; parameters, checkpoints and training stay as they are. Where the
-        machine cannot do it, nothing happens."""
-        dtype = self.decoder.output_bias.dtype
-        if can_pack(dtype):
+        """Write texts faster on a CPU: weights are arranged once as the CPU's matrix kernels want them. Results change by rounding only,
+        checkpoints stay as they are, and training unpacks them again. Where the machine cannot do it, nothing happens."""
+        if self.device.type == "cpu" and can_pack(self.dtype):
             pack_linears(self)
-            self.decoder.packed_output = PackedWeight(dtype)
+            self.decoder.packed_output = PackedCopy()
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.output_bias.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.decoder.output_bias.dtype
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
         """(B, 3, H, W), (B, T) -> logits (B, T, V), text positions only. Padding stands at the right of `input_ids`."""
@@ -244,17 +251,20 @@ class CaptionModel(nn.Module):
 
     def _start(self, pixel_values: Tensor, rules: TextRules) -> _NetworkHypotheses:
         capacity = len(rules.start) + rules.max_new_tokens - 1
-        return _NetworkHypotheses(self.decoder, self.decoder.prefix(self.encoder(pixel_values)), capacity)
+        # on a CPU a few images at a time: what lies between their layers then stays in its cache
+        parts = pixel_values.split(_CPU_IMAGES) if pixel_values.device.type == "cpu" else [pixel_values]
+        prefix = PrefixCache.join([self.decoder.prefix(self.encoder(part)) for part in parts])
+        return _NetworkHypotheses(self.decoder, prefix, capacity)
 
 
 class _NetworkHypotheses:
     """`decoding.Hypotheses` on the decoder: the image's keys and values once per image, the text's once per hypothesis."""
 
     def __init__(self, decoder: Decoder, prefix: PrefixCache, capacity: int) -> None:
-        layers, images, heads, _, head_dim = prefix.keys.shape
+        images, heads, _, head_dim = prefix.keys[0].shape
         self.decoder = decoder
         self.prefix = prefix
-        self.cache = KVCache(layers, images, heads, capacity, head_dim, dtype=prefix.keys.dtype, device=prefix.keys.device)
+        self.cache = KVCache(len(prefix.keys), images, heads, capacity, head_dim, dtype=prefix.keys[0].dtype, device=prefix.keys[0].device)
 
     def step(self, tokens: Tensor) -> Tensor:
         hidden = self.decoder(tokens, self.prefix, self.cache)

@@ -62,7 +62,7 @@ def test_cached_decoding_equals_the_whole_text_at_once(tiny_model: CaptionModel)
     pixels, ids = example()
     whole = tiny_model(pixels, ids)
     prefix = tiny_model.decoder.prefix(tiny_model.encoder(pixels))
-    layers, batch, heads, _, head_dim = prefix.keys.shape
+    layers, (batch, heads, _, head_dim) = len(prefix.keys), prefix.keys[0].shape
     cache = KVCache(layers, batch, heads, ids.shape[1], head_dim, dtype=torch.float32, device=torch.device("cpu"))
     steps = [tiny_model.decoder.logits(tiny_model.decoder(part, prefix, cache)) for part in ids.split([2, 1, 1, 3], dim=1)]
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-5, rtol=1e-5)

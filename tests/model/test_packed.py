@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from model import CaptionModel
-from model.packed import PackedLinear, can_pack
+from model.packed import PackedCopy, PackedLinear, can_pack
 
 needs_packing = pytest.mark.skipif(not can_pack(torch.float32), reason="this PyTorch has no oneDNN")
 
@@ -25,19 +25,45 @@ def test_a_packed_layer_computes_what_the_plain_one_computes(shape: tuple[int, .
 
 
 @needs_packing
-def test_a_packed_layer_follows_its_weight() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_plain_weight_makes_room_and_comes_back(dtype: torch.dtype) -> None:
+    if not can_pack(dtype):
+        pytest.skip("this processor has no bfloat16")
+    plain = nn.Linear(24, 40).to(dtype)
+    weight, x = plain.weight.detach().clone(), torch.randn(3, 24, dtype=dtype)
+    packed = PackedLinear(plain)
+    assert packed.weight.device.type == "meta"  # one copy in memory, not two
+    assert packed.weight.shape == weight.shape
+    assert torch.equal(packed.state_dict()["weight"], weight)
+    assert torch.equal(copy.deepcopy(packed).weight, weight)
+    assert packed.weight.device.type == "meta"  # copies leave it packed
+    for use in (lambda layer: layer(x).sum().backward(), lambda layer: layer.train(), lambda layer: layer.double()):
+        layer = PackedLinear(copy.deepcopy(plain))
+        use(layer)
+        assert torch.equal(layer.weight.to(dtype), weight)
+        assert layer.weight.requires_grad
+
+
+@needs_packing
+def test_a_packed_layer_takes_new_weights() -> None:
     packed = PackedLinear(nn.Linear(8, 8))
     x = torch.randn(2, 8)
     with torch.no_grad():
-        before = packed(x)
-        packed.weight.mul_(2)
-        torch.testing.assert_close(packed(x) - packed.bias, 2 * (before - packed.bias))
         packed.load_state_dict({"weight": torch.eye(8), "bias": torch.zeros(8)})
         torch.testing.assert_close(packed(x), x)
-        again = copy.deepcopy(packed)
-        again.weight.mul_(3)
-        torch.testing.assert_close(again(x), 3 * x)
+        packed.pack()
+        torch.testing.assert_close(packed(x), x)
         torch.testing.assert_close(packed.double()(x.double()), x.double())
+
+
+@needs_packing
+def test_a_packed_copy_follows_its_weight() -> None:
+    weight, shared = nn.Parameter(torch.randn(8, 8)), PackedCopy()
+    x = torch.randn(2, 8)
+    with torch.no_grad():
+        before = shared.linear(x, weight, None)
+        weight.mul_(2)
+        torch.testing.assert_close(shared.linear(x, weight, None), 2 * before)
 
 
 @needs_packing
