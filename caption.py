@@ -3,7 +3,7 @@
 Examples:
     python caption.py docs/examples
     python caption.py a.png b.jpg --num-return 3
-    python caption.py folder --checkpoint runs/mini/model
+    python caption.py folder --checkpoint runs/mini/model --dtype bfloat16
     python caption.py a.png --prefix "a watercolor painting of" --ban cat kitten
     python caption.py a.png --sample --num-return 5 --temperature 1.3
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from PIL import Image
@@ -54,6 +55,8 @@ class CaptionConfig:
     """Words and phrases that must not be written."""
     max_new_tokens: int | None = None
     batch_size: int = 32
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision: auto is float32 on a CPU, float16 on a GPU. On a CPU that multiplies in bfloat16 (AVX512-BF16, AMX) that is quicker by half or more."""
 
 
 def main(config: CaptionConfig) -> int:
@@ -65,7 +68,7 @@ def main(config: CaptionConfig) -> int:
     files = list(find_images(config.paths))
     if not files:
         raise ValueError("there are no pictures in " + ", ".join(map(str, config.paths)))
-    inverter = PromptInverter.from_pretrained(config.checkpoint)
+    inverter = PromptInverter.from_pretrained(config.checkpoint, dtype=config.dtype)
     unreadable = 0
     for start in range(0, len(files), config.batch_size):
         read: list[tuple[Path, Image.Image]] = []

@@ -12,14 +12,14 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
 from gits import build_pair
 from PIL import Image
-from rounds import median_seconds, report
+from rounds import median_seconds_when_warm, report
 
 from inference import PromptInverter
 from inference.files import find_images
@@ -38,6 +38,8 @@ class FolderConfig:
     batch_size: int = 32
     num_beams: int = 1
     max_new_tokens: int = 20
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of both."""
     rounds: int = 1
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     json: Path | None = None
@@ -67,14 +69,15 @@ def their_way(source: str, device: torch.device, config: FolderConfig) -> Any:
     from transformers import AutoProcessor, GitForCausalLM
 
     processor = AutoProcessor.from_pretrained(source)
-    model = GitForCausalLM.from_pretrained(source).eval().to(device)
+    dtype = getattr(torch, config.dtype)
+    model = GitForCausalLM.from_pretrained(source, dtype=dtype).eval().to(device)
 
     @torch.inference_mode()
     def run(paths: list[Path]) -> list[str]:
         texts: list[str] = []
         for start in range(0, len(paths), config.batch_size):
             images = [Image.open(path).convert("RGB") for path in paths[start : start + config.batch_size]]
-            pixel_values = processor(images=images, return_tensors="pt").pixel_values.to(device)
+            pixel_values = processor(images=images, return_tensors="pt").pixel_values.to(device, dtype)
             ids = model.generate(pixel_values=pixel_values, num_beams=config.num_beams, max_new_tokens=config.max_new_tokens, do_sample=False)
             texts += processor.batch_decode(ids, skip_special_tokens=True)
         return texts
@@ -95,21 +98,23 @@ def main(config: FolderConfig) -> None:
             draw_pictures(folder, config.count)
         paths = list(find_images([folder]))[: config.count]
         theirs = their_way(source, device, config)
-        inverter = PromptInverter.from_pretrained(source, device=config.device, dtype="float32")
+        inverter = PromptInverter.from_pretrained(source, device=config.device, dtype=config.dtype)
         found: dict[str, list[str]] = {}
 
-        def run_theirs() -> None:
-            found["hf"] = theirs(paths)
+        def run_theirs(some: list[Path] = paths) -> None:
+            found["hf"] = theirs(some)
 
-        def run_ours() -> None:
-            predictions = inverter.predict(paths, num_beams=config.num_beams, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size)
+        def run_ours(some: list[Path] = paths) -> None:
+            predictions = inverter.predict(some, num_beams=config.num_beams, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size)
             found["ours"] = [prediction.prompt for prediction in predictions]
 
-        seconds = median_seconds({"hf": run_theirs, "ours": run_ours}, rounds=config.rounds, device=device)
+        for run in (run_theirs, run_ours):
+            run(paths[: config.batch_size])
+        seconds = median_seconds_when_warm({"hf": run_theirs, "ours": run_ours}, rounds=config.rounds, device=device)
     equal = sum(a.strip() == b for a, b in zip(found["hf"], found["ours"], strict=True))
     row = {"images": len(paths), "beams": config.num_beams, "batch": config.batch_size, "hf s": seconds["hf"], "our s": seconds["ours"]}
     row |= {"ratio": seconds["hf"] / seconds["ours"], "hf images/s": len(paths) / seconds["hf"], "our images/s": len(paths) / seconds["ours"]}
-    title = f"A folder of pictures to text, float32, {config.max_new_tokens} tokens at most, medians of {config.rounds} rounds"
+    title = f"A folder of pictures to text, {config.dtype}, {config.max_new_tokens} tokens at most, medians of {config.rounds} rounds"
     report(title, [row | {"same texts": f"{equal} of {len(paths)}"}], device, config.json)
 
 

@@ -15,15 +15,21 @@ import torch
 
 def median_seconds(functions: Mapping[str, Callable[[], object]], *, rounds: int, device: torch.device) -> dict[str, float]:
     """Median seconds of each function over `rounds` alternating rounds, after one that does not count."""
+    for function in functions.values():
+        function()
+    return median_seconds_when_warm(functions, rounds=rounds, device=device)
+
+
+def median_seconds_when_warm(functions: Mapping[str, Callable[[], object]], *, rounds: int, device: torch.device) -> dict[str, float]:
+    """As `median_seconds`, without the round that does not count: for long work that has been run on something small before."""
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for name, function in functions.items():
             _wait(device)
             start = time.perf_counter()
             function()
             _wait(device)
-            if number > 0:
-                times[name].append(time.perf_counter() - start)
+            times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -11,7 +11,7 @@ from examples import lively, tiny_config
 from torch import Tensor
 
 from model import CaptionModel
-from model.decoding import Hypothesis, TextRules, beam_search, greedy_search, restrict, sample
+from model.decoding import Hypothesis, TextRules, beam_search, draw, greedy_search, restrict, sample
 
 BOS, EOS, CPU = 0, 1, torch.device("cpu")
 
@@ -253,6 +253,17 @@ def test_samples_are_as_frequent_as_their_probability(temperature: float, top_k:
             own = [float(table.table[image, i, a, b]) for i, (a, b) in enumerate(itertools.pairwise((BOS, *text.tokens)))]
             assert text.log_probs == pytest.approx(own, abs=1e-5)  # the network's, not the sharpened ones
         assert [text.score for text in found[image]] == sorted((text.score for text in found[image]), reverse=True)
+
+
+def test_an_impossible_token_is_never_drawn() -> None:
+    log_probs = torch.full((20_000, 7), float("-inf"))
+    log_probs[:, [1, 4, 5]] = torch.tensor([-9.0, -8.0, -9.0])  # not normalised either
+    drawn = draw(log_probs, torch.Generator().manual_seed(0))
+    assert drawn.shape == (20_000, 1)
+    counts = drawn.flatten().bincount(minlength=7).double() / 20_000
+    weight = torch.tensor([0, 1, 0, 0, math.e, 1, 0], dtype=torch.float64)
+    torch.testing.assert_close(counts, weight / weight.sum(), atol=0.02, rtol=0)
+    assert counts[[0, 2, 3, 6]].sum() == 0
 
 
 def test_the_generator_decides_the_samples(tiny_model: CaptionModel) -> None:

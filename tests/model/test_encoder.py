@@ -59,6 +59,21 @@ def test_a_stage_is_a_feature_map(name: str, arguments: dict[str, object], stage
     assert model.encoder.position is not None
 
 
+def test_attention_is_written_out_where_that_is_quicker_and_stays_the_same() -> None:
+    encoder = build("test_vit", {}, 64).encoder
+    attentions = [module for module in encoder.modules() if hasattr(module, "fused_attn")]
+    assert attentions
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = encoder(pixels)
+        assert all(attention.fused_attn for attention in attentions)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = encoder(pixels).float()
+        assert not any(attention.fused_attn for attention in attentions)
+        torch.testing.assert_close(mixed, expected, atol=0.1, rtol=0.05)
+        assert torch.equal(encoder(pixels), expected)
+
+
 def test_rows_of_a_feature_map_follow_each_other() -> None:
     """A dot in the picture changes the token at its place, whichever way the model lays out its maps."""
     for name, arguments in (("test_convnext", {}), ("swin_tiny_patch4_window7_224", SWIN)):

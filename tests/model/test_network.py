@@ -68,6 +68,13 @@ def test_cached_decoding_equals_the_whole_text_at_once(tiny_model: CaptionModel)
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
+def test_more_images_than_are_encoded_at_once_give_what_each_gives_alone(tiny_model: CaptionModel) -> None:
+    images = torch.randn(19, 3, 32, 32)
+    together = tiny_model.search(images, num_beams=2, max_new_tokens=6)
+    alone = [tiny_model.search(image[None], num_beams=2, max_new_tokens=6)[0] for image in images]
+    assert [texts[0].tokens for texts in together] == [texts[0].tokens for texts in alone]
+
+
 def test_padding_at_the_right_changes_nothing_before_it(tiny_model: CaptionModel) -> None:
     pixels, ids = example(batch=2)
     padded = ids.clone()
