@@ -56,7 +56,7 @@ class CaptionConfig:
     max_new_tokens: int | None = None
     batch_size: int = 32
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision: auto is float32 on a CPU, float16 on a GPU. On a CPU that multiplies in bfloat16 (AVX512-BF16, AMX) that is quicker by half or more."""
+    """Precision: auto is float32 on a CPU, float16 on a GPU. bfloat16 is much quicker on a CPU that multiplies in it (AVX512-BF16, AMX)."""
 
 
 def main(config: CaptionConfig) -> int:
