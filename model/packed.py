@@ -47,7 +47,7 @@ class PackedLinear(nn.Linear):
     """`nn.Linear` that holds its weight packed. Whatever else than writing text is done with it unpacks it again for good: gradients,
     autocast, another precision or device, loading. Copies, pickles and state dicts hold the plain weight.
 
-    Meanwhile `weight` is an empty tensor of its shape on the meta device.
+    Meanwhile `weight` is an empty tensor of its shape on the meta device: call `train()` before giving the parameters to an optimizer.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
