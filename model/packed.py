@@ -6,6 +6,7 @@ beforehand. torch.compile does the same when it freezes a model, but needs a C++
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -73,6 +74,8 @@ class PackedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if self._packed is not None and fits(input, self._packed):
             return packed_linear(input, self._packed, self.bias)
+        if self._packed is not None and torch.is_grad_enabled() and self.weight.requires_grad:
+            warnings.warn("packed weights are unpacked for gradients; an optimizer must be made after model.train()", stacklevel=2)
         self.unpack()
         return F.linear(input, self.weight, self.bias)
 

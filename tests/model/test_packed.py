@@ -42,6 +42,14 @@ def test_the_plain_weight_makes_room_and_comes_back(dtype: torch.dtype) -> None:
 
 
 @needs_packing
+def test_unpacking_for_gradients_warns_about_optimizers_made_before() -> None:
+    packed = PackedLinear(nn.Linear(8, 8))
+    with pytest.warns(UserWarning, match=r"after model\.train\(\)"):
+        packed(torch.randn(2, 8))
+    PackedLinear(nn.Linear(8, 8)).train()(torch.randn(2, 8))  # the way to go: no warning, which pytest would show
+
+
+@needs_packing
 def test_a_packed_layer_takes_new_weights() -> None:
     packed = PackedLinear(nn.Linear(8, 8))
     x = torch.randn(2, 8)
