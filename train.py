@@ -14,134 +14,196 @@ Without --data the embedded data set is made first, if it is not there (python g
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 import tyro
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from data.batches import ShuffledBatches
+from data.examples import Batch, Collate, Example, Examples, TextFormat, readable_pairs
 from data.images import AugmentedPreprocess, ImageError, Preprocess
-from data.pairs import IGNORED_LABEL, Batch, Collate, PairDataset, SeededCollate
+from data.pairs import PairDataset, PairError
 from data.shards import DATASET_FILE, ShardError, read_json, write_json
 from evaluation.baselines import Constant, Nearest
 from evaluation.metrics import MissingExtraError, SentenceSimilarity, exact_match, token_f1
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
 from inference import PromptInverter
-from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint, load_model
+from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint
 from tokenizer import PromptTokenizer, TokenizerError
 from training.config import PRESETS, ConfigError, TrainConfig
+from training.features import FeatureExamples, compute_features
+from training.health import TrainingError, check_skipped, check_update, skipped_kinds
+from training.meter import Meter
 from training.objective import CaptionLoss
 from training.optimizer import build_optimizer, warmup_cosine
-from training.run_state import Progress, RunStateError, checkpoints, load_state, save_state
+from training.processes import agree, running_mean, start_accelerator, whole_network
+from training.run_state import FullDiskError, RunState, RunStateError, begin, check_begun, checkpoints
+from training.starting import build_network
 from training.tracking import Tracker
 
 EMBEDDED_DATA = Path("datasets/mini")
 VALIDATION_PAIRS = 256
 PANEL_PAIRS = 16
+LOG_EVERY = 10
+TOKENIZER_FILE = "tokenizer.json"
 
 
 def main(config: TrainConfig) -> None:
-    accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())  # without it torchrun on CPUs starts strangers
+    accelerator = start_accelerator(config.precision)
     run = config.run_directory
     with accelerator.main_process_first():
         _prepare_data(config)
         training, validation = PairDataset(config.data, "train"), PairDataset(config.data, "val")
-        _prepare_run(config, run)
+        if accelerator.is_main_process:
+            _prepare_run(config, run)
         tokenizer = _tokenizer(run, training, config)
 
     torch.manual_seed(config.seed)
-    model = _network(config, tokenizer)
-    if accelerator.device.type == "cpu":
-        model.to(memory_format=torch.channels_last)
-    if config.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
-    objective = CaptionLoss(model)
+    model = build_network(config, tokenizer, pretrained=not checkpoints(run))
+    pairs_per_update = config.batch_size * config.accumulate * accelerator.num_processes
+    begun = {
+        "data": {"training": training.fingerprint(), "validation": validation.fingerprint()},
+        "model": dataclasses.asdict(model.config),
+        "tokenizer": hashlib.sha256((run / TOKENIZER_FILE).read_bytes()).hexdigest()[:16],
+        "pairs per update": pairs_per_update,
+    }
+    if config.resume:
+        check_begun(run, begun)
+    elif accelerator.is_main_process:
+        begin(run, begun)
+
+    seen = model.config.preprocessing
+    preprocess = Preprocess(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
+    text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
+    shown = Examples(validation, preprocess, text)
+    if config.reuse_features:
+        with accelerator.main_process_first():
+            whole = Examples(training, preprocess, text)
+            bfloat16 = config.precision == "bf16"
+            compute_features(run / "features", model.encoder, whole, accelerator.device, bfloat16=bfloat16, workers=config.workers)
+        examples: Dataset[Example] = FeatureExamples(run / "features")
+    else:
+        examples = Examples(training, preprocess, text, augment=AugmentedPreprocess(preprocess) if config.augment else None, seed=config.seed)
+
+    objective = CaptionLoss(model, from_features=config.reuse_features)
     if config.compile:
         objective.compile(dynamic=True)  # in place: the weights keep their names
     optimizer = build_optimizer(
         model.encoder, model.decoder, learning_rate=config.learning_rate, encoder_rate=config.encoder_rate, weight_decay=config.weight_decay
     )
     schedule = warmup_cosine(optimizer, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
-    progress = load_state(run, model, optimizer, schedule) if config.resume else Progress()
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    average = running_mean(model, config.ema_decay, accelerator) if config.ema_decay else None
+    scaler = {"scaler": accelerator.scaler} if accelerator.scaler is not None else {}
+    state = RunState(wrapped, optimizer.optimizer, schedule, average=average, others=scaler)
+    if checkpoints(run):  # --resume was given, or there would be none
+        state.load(run)
+    progress = state.progress
 
-    preprocess, collate = _collate(model, tokenizer)
     order = ShuffledBatches(
         len(training),
         config.batch_size,
         seed=config.seed,
-        start_step=progress.step,
+        start_step=progress.step * config.accumulate,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )
-    augmented = SeededCollate(dataclasses.replace(collate, preprocess=AugmentedPreprocess(preprocess)), config.seed)
-    loader = DataLoader(training, batch_sampler=order, collate_fn=augmented, num_workers=config.workers, worker_init_fn=_ignore_ctrl_c)
+    loader = DataLoader(
+        examples,
+        batch_sampler=order,
+        collate_fn=Collate(tokenizer.pad_id),
+        num_workers=config.workers,
+        pin_memory=accelerator.device.type == "cuda",
+        worker_init_fn=_ignore_ctrl_c,
+    )
+    batches = iter(loader)
 
     tracker = Tracker(run) if accelerator.is_main_process else None
+    meter = Meter(accelerator)
     stop = _StopRequest()
     if accelerator.is_main_process:
-        _announce(config, model, training, run)
+        _announce(config, model, training, run, pairs_per_update)
     bar = tqdm(total=config.max_steps, initial=progress.step, unit="step", desc="training", disable=not accelerator.is_main_process)
-    batches = iter(loader)
-    model.train()
-    while progress.step < config.max_steps and not stop.asked:
-        waiting = time.perf_counter()
-        batch: Batch = next(batches)
-        working = time.perf_counter()
-        pixel_values, input_ids, labels = (tensor.to(accelerator.device) for tensor in (batch.pixel_values, batch.input_ids, batch.labels))
-        torch.manual_seed(_step_seed(config.seed, progress.step, accelerator.process_index))  # dropout, the same after an interruption
-        tokens = accelerator.reduce((labels != IGNORED_LABEL).sum())  # of all processes: the loss is a mean over the step's tokens
+    wrapped.train()
+    while progress.step < config.max_steps:
+        meter.wait_begins()
+        update: list[Batch] = [next(batches) for _ in range(config.accumulate)]
+        meter.wait_ends(update)
+        # of all processes: the loss is a mean over the update's tokens, and all stop after the same step
+        tokens, stopping = accelerator.reduce(
+            torch.tensor([sum(batch.num_tokens for batch in update), stop.asked], device=accelerator.device)
+        ).tolist()
 
-        with accelerator.autocast():
-            loss = wrapped(pixel_values, input_ids, labels) * accelerator.num_processes / tokens
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
+        for number, batch in enumerate(update):
+            draw = (progress.step * config.accumulate + number) * accelerator.num_processes + accelerator.process_index
+            torch.manual_seed(config.seed * 1_000_000_007 + draw)  # dropout, the same after an interruption
+            on_device = batch.to(accelerator.device)
+            # gradients are exchanged once, after the update's last batch
+            with accelerator.no_sync(wrapped) if number < len(update) - 1 else nullcontext():
+                with accelerator.autocast():
+                    loss = wrapped(on_device.images, on_device.input_ids, on_device.labels) * accelerator.num_processes / tokens
+                accelerator.backward(loss)
+            meter.add_loss(loss)
+        norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm))
+        finite = check_update(model, progress, loss, norm, schedule.get_last_lr()[-1], config.precision)
+        if finite or accelerator.scaler is not None:  # the scaler leaves the weights alone by itself, and learns from it
+            optimizer.step()
+        if finite and average is not None:
+            average.update_parameters(model)
         schedule.step()
         optimizer.zero_grad()
 
         progress.step += 1
         bar.update()
-        if tracker is not None and progress.step % 10 == 0:
-            done = time.perf_counter()
-            bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
-            tracker.scalars(
-                {
-                    "train/loss": float(loss.detach()),
-                    "train/gradient_norm": float(norm),
-                    "train/learning_rate": schedule.get_last_lr()[-1],
-                    "speed/images_per_second": config.batch_size * accelerator.num_processes / (done - waiting),
-                    "speed/tokens_per_second": float(tokens) / (done - waiting),
-                    "speed/data_wait": (working - waiting) / (done - waiting),
-                },
-                progress.step,
-            )
         last = progress.step == config.max_steps
-        if accelerator.is_main_process and (last or progress.step % config.evaluate_every == 0):
-            values = _validate(model, tokenizer, validation, collate, accelerator, tracker, progress.step)
-            bar.write(f"step {progress.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
-            if values["loss"] < progress.best_loss:
-                progress.best_loss = values["loss"]
-                PromptInverter(model, tokenizer).save_pretrained(run / "model")
-            model.train()
-        if accelerator.is_main_process and (last or stop.asked or progress.step % config.save_every == 0):
-            save_state(run, progress, model, optimizer, schedule, keep=config.keep_checkpoints)
-        accelerator.wait_for_everyone()
+        evaluating = last or progress.step % config.evaluate_every == 0
+        saving = last or stopping or progress.step % config.save_every == 0
+        if progress.step % LOG_EVERY == 0 or evaluating or saving:
+            values = meter.read(progress)
+            check_skipped(progress)
+            if tracker is not None:
+                bar.set_postfix(loss=f"{values['train/loss']:.3f}")
+                rates = {f"learning_rate/{group['name']}": group["lr"] for group in optimizer.param_groups}
+                tracker.scalars(values | rates | {"train/gradient_norm": norm, "train/lost_updates": progress.lost_updates}, progress.step)
+        if evaluating:
+            network = whole_network(model if average is None else average.module, accelerator)
+            if network is not None:
+                measured = _validate(network, tokenizer, validation, shown, accelerator, tracker, progress.step)
+                bar.write(f"step {progress.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
+                if measured["loss"] < progress.best_loss:
+                    progress.best_loss, progress.best_step, saving = measured["loss"], progress.step, True
+                    PromptInverter(network, tokenizer).save_pretrained(run / "model")
+            saving = agree(saving)
+            wrapped.train()
+        if saving:
+            try:
+                state.save(run, keep=config.keep_checkpoints, write=accelerator.is_main_process)
+            except FullDiskError as error:
+                if last or stopping:
+                    raise
+                bar.write(f"{error}; training goes on, the next attempt is after {config.save_every} steps")
+        if stopping:
+            break
+    accelerator.wait_for_everyone()
     bar.close()
     if tracker is not None:
         tracker.close()
-    if stop.asked:
+    if progress.step < config.max_steps:
         sys.exit(f"stopped after step {progress.step}; go on with: {_resume_command(config)}")
     if accelerator.is_main_process:
+        if progress.skipped:
+            print(f"skipped: {skipped_kinds(progress)}, of {progress.seen + sum(progress.skipped.values())} pairs shown")
         _finish(config, run, training)
 
 
@@ -161,7 +223,9 @@ def _prepare_run(config: TrainConfig, run: Path) -> None:
     """Begin a run directory, or check that it can be resumed."""
     if config.resume:
         before = TrainConfig.load(run / "config.json")
-        ignored = {"resume": False, "out": None, "max_steps": 1, "workers": 0}
+        # what may change: where things lie, how long and how visibly it trains; data and batches are compared by what they are
+        ignored: dict[str, Any] = {"resume": False, "out": None, "name": "", "data": Path(), "max_steps": 1, "workers": 0, "batch_size": 1}
+        ignored |= {"accumulate": 1, "evaluate_every": 1, "save_every": 1, "keep_checkpoints": 1, "final_pairs": 1, "compile": False}
         if dataclasses.replace(before, **ignored) != dataclasses.replace(config, **ignored):
             old, new = dataclasses.asdict(before), dataclasses.asdict(config)
             differing = [f"{name}: {old[name]} there, {new[name]} now" for name in old if name not in ignored and old[name] != new[name]]
@@ -177,25 +241,13 @@ def _prepare_run(config: TrainConfig, run: Path) -> None:
 
 def _tokenizer(run: Path, training: PairDataset, config: TrainConfig) -> PromptTokenizer:
     """The run's tokenizer: that of --init, or learnt from the training prompts at the run's beginning."""
-    path = run / "tokenizer.json"
+    path = run / TOKENIZER_FILE
     if config.init is not None and not path.exists():
-        PromptTokenizer.load(find_checkpoint(config.init) / "tokenizer.json").save(path)
+        PromptTokenizer.load(find_checkpoint(config.init) / TOKENIZER_FILE).save(path)
     if not path.exists():
-        prompts = [training.metadata(i)["prompt"] for i in tqdm(range(len(training)), "reading prompts", unit="prompt", leave=False)]
-        PromptTokenizer.train(prompts, config.network.vocab_size).save(path)
+        prompts = list(tqdm(training.prompts(), "reading prompts", len(training), unit="prompt", leave=False))
+        PromptTokenizer.train(prompts, config.model.vocab_size).save(path)
     return PromptTokenizer.load(path)
-
-
-def _network(config: TrainConfig, tokenizer: PromptTokenizer) -> CaptionModel:
-    if config.init is None:
-        return CaptionModel(config.network.model_config(tokenizer))
-    return load_model(find_checkpoint(config.init)).float()
-
-
-def _collate(model: CaptionModel, tokenizer: PromptTokenizer) -> tuple[Preprocess, Collate]:
-    seen = model.config.preprocessing
-    preprocess = Preprocess(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
-    return preprocess, Collate(preprocess, tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
 
 
 @torch.no_grad()
@@ -203,22 +255,21 @@ def _validate(
     model: CaptionModel,
     tokenizer: PromptTokenizer,
     validation: PairDataset,
-    collate: Collate,
+    examples: Examples,
     accelerator: Accelerator,
     tracker: Tracker | None,
     step: int,
 ) -> dict[str, float]:
     """Loss and greedy predictions on the first validation pairs."""
     model.eval()
-    pairs = [validation[i] for i in range(min(VALIDATION_PAIRS, len(validation)))]
+    pairs = readable_pairs(validation, VALIDATION_PAIRS)
     total, count, predictions = 0.0, 0, list[str]()
     for start in range(0, len(pairs), 64):
-        batch: Batch = collate(pairs[start : start + 64])
-        pixel_values, labels = batch.pixel_values.to(accelerator.device), batch.labels.to(accelerator.device)
+        batch = Collate(tokenizer.pad_id)([examples.of(pair) for pair in pairs[start : start + 64]]).to(accelerator.device)
         with accelerator.autocast():
-            total += float(model.summed_loss(pixel_values, batch.input_ids.to(accelerator.device), labels))
-            texts = model.search(pixel_values, num_beams=1)
-        count += int((labels != IGNORED_LABEL).sum())
+            total += float(model.summed_loss(batch.images, batch.input_ids, batch.labels))
+            texts = model.search(batch.images, num_beams=1)
+        count += batch.num_tokens
         predictions += [tokenizer.decode(found[0].tokens) for found in texts]
     prompts = [pair.prompt for pair in pairs]
     values = {
@@ -232,21 +283,21 @@ def _validate(
     return values
 
 
-def _announce(config: TrainConfig, model: CaptionModel, training: PairDataset, run: Path) -> None:
+def _announce(config: TrainConfig, model: CaptionModel, training: PairDataset, run: Path, pairs_per_update: int) -> None:
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     encoder = sum(parameter.numel() for parameter in model.encoder.parameters()) / 1e6
     print(
         f"{run}: {parameters:.1f} M parameters ({encoder:.1f} M in {model.config.encoder.name}), {model.num_image_tokens} image tokens, "
-        f"{len(training)} training pairs, {config.max_steps} steps of {config.batch_size}"
+        f"{len(training)} training pairs, {config.max_steps} steps of {pairs_per_update}"
     )
 
 
 def _finish(config: TrainConfig, run: Path, training: PairDataset) -> None:
     """Compare the best weights with the training-free baselines on the test split, and say what to do next."""
     test = PairDataset(config.data, "test")
-    pairs = [test[i] for i in range(min(config.final_pairs, len(test)))]
+    pairs = readable_pairs(test, config.final_pairs)
     images, prompts = [pair.image for pair in pairs], [pair.prompt for pair in pairs]
-    known = [training[i] for i in range(min(len(training), 20_000))]
+    known = readable_pairs(training, 20_000)
     inverter = PromptInverter.from_pretrained(run / "model")
     captioners = {
         "reprompt": lambda some: [prediction.prompt for prediction in inverter.predict(some)],
@@ -269,10 +320,6 @@ def _finish(config: TrainConfig, run: Path, training: PairDataset) -> None:
     print(f"caption       python caption.py IMAGE_OR_FOLDER --checkpoint {run / 'model'}")
     print("train longer  python generate_data.py --out datasets/large --num-images 20000")
     print(f"              python train.py --data datasets/large --name long --max-steps {4 * config.max_steps}")
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return (seed * 1_000_003 + step) * 1_009 + rank
 
 
 def _resume_command(config: TrainConfig) -> str:
@@ -310,7 +357,19 @@ if __name__ == "__main__":
                 {name: (text, config) for name, (text, config) in presets.items()}, args=arguments, description=__doc__
             )
         )
-    except (CheckpointError, ConfigError, EncoderError, ImageError, MissingExtraError, OSError, RunStateError, ShardError, TokenizerError) as error:
+    except (
+        CheckpointError,
+        ConfigError,
+        EncoderError,
+        ImageError,
+        MissingExtraError,
+        OSError,
+        PairError,
+        RunStateError,
+        ShardError,
+        TokenizerError,
+        TrainingError,
+    ) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\ntrain.py: stopped before training began; run the same command again")

@@ -27,7 +27,7 @@ from tokenizer import PromptTokenizer  # noqa: E402
 from training.config import NetworkConfig, mini  # noqa: E402
 
 CANDIDATES: dict[str, NetworkConfig] = {
-    name: dataclasses.replace(mini().network, encoder=encoder, stage=stage, image_size=size, encoder_arguments=arguments)
+    name: dataclasses.replace(mini().model, encoder=encoder, stage=stage, image_size=size, encoder_arguments=arguments)
     for name, encoder, stage, size, arguments in (
         ("ResNet-18, 96 px, 6 x 6", "resnet18", 3, 96, ()),
         ("ResNet-18, 64 px, 8 x 8", "resnet18", 2, 64, ()),
@@ -78,8 +78,8 @@ def main(config: BenchmarkConfig) -> None:
         steps = max(10, int(config.minutes * 60 / step))
         out = config.runs / name.lower().replace(" ", "-").replace(",", "")
         shutil.rmtree(out, ignore_errors=True)
-        arguments = ["--network.encoder", network.encoder, "--network.stage", str(network.stage), "--network.image-size", str(network.image_size)]
-        arguments += ["--network.encoder-arguments", *network.encoder_arguments]
+        arguments = ["--model.encoder", network.encoder, "--model.stage", str(network.stage), "--model.image-size", str(network.image_size)]
+        arguments += ["--model.encoder-arguments", *network.encoder_arguments]
         command = [sys.executable, str(ROOT / "train.py"), "mini", "--data", str(config.data), "--out", str(out), "--max-steps", str(steps)]
         start = time.perf_counter()
         subprocess.run([*command, *arguments], check=True)

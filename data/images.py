@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +18,11 @@ MAX_PIXELS = 100_000_000  # read from the header before anything is decoded
 
 
 class ImageError(ValueError):
-    """A file that is not a picture we can read; names it and says why."""
+    """A file that is not a picture we can read; names it and says why. `kind` is the reason in two words, for counting."""
+
+    def __init__(self, message: str, kind: str = "damaged image") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
@@ -26,15 +32,20 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
         ImageError: missing, empty, damaged, cut short, not an image, or more than `MAX_PIXELS` pixels.
     """
     label = name or (str(source) if isinstance(source, Path) else "image")
+    if isinstance(source, bytes) and not source:
+        raise ImageError(f"{label}: the file is empty", "empty image")
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{label}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read; reduce it first")
+                message = f"{label}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read; reduce it first"
+                raise ImageError(message, "huge image")
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
-        raise ImageError(f"{label}: no such file") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{label}: no such file", "missing image") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{label}: {error}", "huge image") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"{label}: not a readable image ({error})") from error
@@ -104,15 +115,17 @@ def _middle(image: Image.Image, width: int, height: int, resample: Image.Resampl
 
 @dataclass(frozen=True)
 class AugmentedPreprocess:
-    """As `Preprocess`, of a random part (80 to 100 % of each side) of the picture. No flips: prompts say left and right."""
+    """As `Preprocess`, of a random part of the picture: 80 to 100 % of its area, its shape changed by up to a third (torchvision's
+    RandomResizedCrop). No flips: prompts say left and right."""
 
     preprocess: Preprocess
-    smallest_side: float = 0.8
+    smallest_area: float = 0.8
+    most_stretched: float = 4 / 3
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        size, x, y = torch.rand(3).tolist()
-        share = self.smallest_side + (1 - self.smallest_side) * size
-        width, height = image.width * share, image.height * share
-        left, top = (image.width - width) * x, (image.height - height) * y
+    def __call__(self, image: Image.Image, draw: random.Random) -> torch.Tensor:
+        area = draw.uniform(self.smallest_area, 1) * image.width * image.height
+        stretch = math.exp(draw.uniform(-1, 1) * math.log(self.most_stretched)) * image.width / image.height
+        width, height = min(math.sqrt(area * stretch), image.width), min(math.sqrt(area / stretch), image.height)
+        left, top = draw.uniform(0, image.width - width), draw.uniform(0, image.height - height)
         part = image.resize(self.preprocess.size[::-1], self.preprocess.resample, box=(left, top, left + width, top + height))
         return self.preprocess.normalise(part)

@@ -1,25 +1,32 @@
-"""A data set directory as a map-style PyTorch data set, and batches of it."""
+"""Pairs, and a data set directory of ours as a map-style PyTorch data set of them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.images import read_image
 from data.shards import DATASET_FILE, PairLocation, ShardError, finished_shards, index_shard, read_json, read_member
 from data.splits import Split
 
-IGNORED_LABEL = -100
+PROMPT_NAMES = ("prompt", "text", "caption")
+
+
+class PairError(ValueError):
+    """A pair that cannot be used; names it and says why. `kind` is the reason in two words, for counting."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,71 @@ class Pair:
         return dict(self.metadata.get("slots") or {})
 
 
-class PairDataset(Dataset[Pair]):
-    """All pairs of one split, in order. Only places in the tars are held in memory."""
+class ArchivePairs(Dataset[Pair]):
+    """Pairs inside tar files, in order. Only their places are held in memory."""
+
+    def __init__(self, locations: Sequence[PairLocation], prompt_names: Sequence[str] = PROMPT_NAMES) -> None:
+        self.locations = list(locations)
+        self.prompt_names = prompt_names
+
+    def __len__(self) -> int:
+        return len(self.locations)
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """A pair's metadata without its image; empty where it has only a text.
+
+        Raises:
+            PairError: it is not JSON.
+        """
+        location = self.locations[index]
+        if location.metadata is None:
+            return {}
+        try:
+            content = json.loads(read_member(location.tar, location.metadata))
+        except ValueError as error:
+            raise PairError(f"{location.tar}:{location.key}.json is not JSON ({error})", "damaged metadata") from error
+        return content if isinstance(content, dict) else {}
+
+    def prompt(self, index: int) -> str:
+        """A pair's prompt without its image.
+
+        Raises:
+            PairError: it has none, or one that is not text.
+        """
+        location = self.locations[index]
+        if location.text is not None:
+            try:
+                return read_member(location.tar, location.text).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise PairError(f"{location.tar}:{location.key}: the prompt is not UTF-8 ({error})", "damaged prompt") from error
+        return prompt_of(self.metadata(index), self.prompt_names, f"{location.tar}:{location.key}")
+
+    def __getitem__(self, index: int) -> Pair:
+        """
+        Raises:
+            ImageError: the image cannot be decoded; names archive and key.
+            PairError: the same of prompt and metadata.
+        """
+        location = self.locations[index]
+        image = read_image(read_member(location.tar, location.image), name=f"{location.tar}:{location.key}")
+        return Pair(location.key, image, self.prompt(index), self.metadata(index))
+
+    def prompts(self) -> Iterator[str]:
+        """Every prompt that can be read, in order."""
+        for index in range(len(self)):
+            with suppress(PairError):
+                yield self.prompt(index)
+
+    def fingerprint(self) -> str:
+        """Changes when pairs are added, removed, renamed or of another size; not when the files are moved."""
+        digest = hashlib.sha256()
+        for place in self.locations:
+            digest.update(f"{place.tar.name} {place.key} {place.image} {place.metadata} {place.text}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+class PairDataset(ArchivePairs):
+    """All pairs of one split of a data set directory made by generate_data.py, in order."""
 
     def __init__(self, directory: Path, split: Split) -> None:
         """
@@ -51,78 +121,20 @@ class PairDataset(Dataset[Pair]):
                 if not directory.exists()
                 else f"{directory} is not a data set: it has no {DATASET_FILE}. Name the directory that generate_data.py was given as --out"
             )
-        self.directory = directory
-        self.locations: list[PairLocation] = []
-        for tar in finished_shards(directory / split):
-            self.locations += index_shard(tar)
+        super().__init__([location for tar in finished_shards(directory / split) for location in index_shard(tar)])
         if not self.locations:
             arguments = read_json(directory / DATASET_FILE).get("arguments") or ["--out", str(directory)]
             command = shlex.join(["python", "generate_data.py", *arguments])
             raise ShardError(f"{directory / split} holds no finished shard (every split has one from a few hundred pairs on). Go on with: {command}")
 
-    def __len__(self) -> int:
-        return len(self.locations)
 
-    def metadata(self, index: int) -> dict[str, Any]:
-        """A pair's metadata without its image."""
-        location = self.locations[index]
-        content: dict[str, Any] = json.loads(read_member(location, location.metadata))
-        return content
+def prompt_of(metadata: dict[str, Any], names: Sequence[str], label: str) -> str:
+    """The first of `names` that the metadata has as text.
 
-    def __getitem__(self, index: int) -> Pair:
-        """
-        Raises:
-            ImageError: the image cannot be decoded; names shard and key.
-        """
-        location = self.locations[index]
-        metadata = self.metadata(index)
-        image = read_image(read_member(location, location.image), name=f"{location.tar}:{location.key}")
-        return Pair(location.key, image, metadata["prompt"], metadata)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """pixel_values (B, 3, H, W) float32; input_ids and labels (B, T); labels are shifted once, here, and -100 where ignored."""
-
-    pixel_values: Tensor
-    input_ids: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
-class Collate:
-    """Pairs to a `Batch`: tokens between begin and end, at most `max_tokens` of them, padded at the right.
-
-    The text a position sees ends before its label: input = begin, t1 .. tn; labels = t1 .. tn, end. A prompt that is cut has no end.
+    Raises:
+        PairError: none.
     """
-
-    preprocess: Callable[[Image.Image], Tensor]
-    tokenize: Callable[[str], list[int]]
-    bos_id: int
-    eos_id: int
-    pad_id: int
-    max_tokens: int
-
-    def __call__(self, pairs: Sequence[Pair]) -> Batch:
-        texts = [[self.bos_id, *self.tokenize(pair.prompt), self.eos_id][: self.max_tokens + 1] for pair in pairs]
-        longest = max(len(text) for text in texts) - 1
-        input_ids = torch.full((len(texts), longest), self.pad_id)
-        labels = torch.full((len(texts), longest), IGNORED_LABEL)
-        for row, text in enumerate(texts):
-            input_ids[row, : len(text) - 1] = torch.tensor(text[:-1])
-            labels[row, : len(text) - 1] = torch.tensor(text[1:])
-        return Batch(torch.stack([self.preprocess(pair.image) for pair in pairs]), input_ids, labels)
-
-
-@dataclass(frozen=True)
-class SeededCollate:
-    """A collate function whose random augmentation depends on `seed` and the pairs of the batch alone, not on the worker that runs it,
-    so that a resumed run sees the pictures it would have seen."""
-
-    collate: Collate
-    seed: int
-
-    def __call__(self, pairs: Sequence[Pair]) -> Batch:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(f"{self.seed}:{','.join(pair.key for pair in pairs)}".encode()))
-            return self.collate(pairs)
+    prompt = next((metadata[name] for name in names if isinstance(metadata.get(name), str)), None)
+    if prompt is None:
+        raise PairError(f"{label}: no text under {' or '.join(names)}", "no prompt")
+    return prompt

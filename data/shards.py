@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+TEXT_SUFFIXES = (".txt", ".caption")
 DATASET_FILE = "dataset.json"
 
 
@@ -139,7 +140,8 @@ class PairLocation:
     tar: Path
     key: str
     image: tuple[int, int]
-    metadata: tuple[int, int]
+    metadata: tuple[int, int] | None
+    text: tuple[int, int] | None
 
 
 def finished_shards(split_directory: Path) -> list[Path]:
@@ -148,31 +150,42 @@ def finished_shards(split_directory: Path) -> list[Path]:
 
 
 def index_shard(tar_path: Path) -> list[PairLocation]:
-    """Find every pair of a shard without reading the images.
+    """Find every pair of one of our shards without reading the images.
 
     Raises:
         ShardError: the tar is cut short or damaged, or holds other than its stats file says.
     """
+    pairs, error = index_archive(tar_path)
+    if error is not None:
+        raise ShardError(f"{tar_path} is cut short or damaged ({error}). {_remedy(tar_path)}")
+    expected = read_json(stats_path(tar_path.with_suffix(""))).get("successes")
+    if expected is not None and len(pairs) != expected:
+        raise ShardError(f"{tar_path} holds {len(pairs)} pairs, but its stats file says {expected}. {_remedy(tar_path)}")
+    return pairs
+
+
+def index_archive(tar_path: Path) -> tuple[list[PairLocation], str | None]:
+    """Find every whole pair of any WebDataset tar, an image with a text or metadata of the same name, without reading them; and what is wrong
+    with the rest of the file, if something is."""
     files: dict[str, dict[str, tuple[int, int]]] = {}
-    size = tar_path.stat().st_size
+    size, error = tar_path.stat().st_size, None
     try:
         with tarfile.open(tar_path, "r:") as tar:
             for member in tar:
                 key, suffix = os.path.splitext(member.name)
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError("unexpected end of data")
-                files.setdefault(key, {})[suffix.lower()] = (member.offset_data, member.size)
-    except tarfile.TarError as error:
-        raise ShardError(f"{tar_path} is cut short or damaged ({error}). {_remedy(tar_path)}") from error
+                if member.isfile():
+                    files.setdefault(key, {})[suffix.lower()] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError) as failure:
+        error = str(failure)
     pairs = []
     for key, parts in files.items():
         image = next((parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts), None)
-        if image is not None and ".json" in parts:
-            pairs.append(PairLocation(tar_path, key, image, parts[".json"]))
-    expected = read_json(stats_path(tar_path.with_suffix(""))).get("successes")
-    if expected is not None and len(pairs) != expected:
-        raise ShardError(f"{tar_path} holds {len(pairs)} pairs, but its stats file says {expected}. {_remedy(tar_path)}")
-    return pairs
+        text = next((parts[suffix] for suffix in TEXT_SUFFIXES if suffix in parts), None)
+        if image is not None and (".json" in parts or text is not None):
+            pairs.append(PairLocation(tar_path, key, image, parts.get(".json"), text))
+    return pairs, error
 
 
 def _remedy(tar_path: Path) -> str:
@@ -196,8 +209,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_member(location: PairLocation, part: tuple[int, int]) -> bytes:
+def read_member(tar: Path, part: tuple[int, int]) -> bytes:
+    """The bytes at (offset, size) of a tar."""
     offset, size = part
-    with open(location.tar, "rb") as file:
+    with open(tar, "rb") as file:
         file.seek(offset)
         return file.read(size)

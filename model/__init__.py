@@ -3,7 +3,7 @@
 from model.checkpoint import load_model, save_model
 from model.config import EncoderConfig, ModelConfig, PreprocessingConfig
 from model.decoding import Hypothesis
-from model.encoder import EncoderError
+from model.encoder import EncoderError, pretrained_preprocessing
 from model.files import CheckpointError, find_checkpoint
 from model.network import IGNORED_LABEL, CaptionModel
 
@@ -18,5 +18,6 @@ __all__ = [
     "PreprocessingConfig",
     "find_checkpoint",
     "load_model",
+    "pretrained_preprocessing",
     "save_model",
 ]

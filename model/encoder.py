@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import math
 from typing import Any
 
 import timm
@@ -47,6 +49,7 @@ class ImageEncoder(nn.Module):
         self.position = nn.Parameter(torch.zeros(1, self.num_image_tokens, feature_width)) if self.gives_map else None
         self.frame_embedding = nn.Parameter(torch.zeros(config.frames, 1, feature_width)) if config.frames else None
         self.projection = nn.Sequential(nn.Linear(feature_width, width), nn.LayerNorm(width, eps=1e-5))
+        self._frozen: list[nn.Module] = []
 
     def _run(self, pixel_values: Tensor) -> Any:
         return self.backbone(pixel_values)[0] if self.takes_stage else self.backbone.forward_features(pixel_values)
@@ -57,6 +60,10 @@ class ImageEncoder(nn.Module):
         return output.flatten(1, 2) if self.channels_last else output.flatten(2).transpose(1, 2)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.project(self.features(pixel_values))
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """What the timm model makes of the pixels: (B, P, width of the features), or (B, F, P, width of the features) of several images."""
         frames = pixel_values.shape[1] if pixel_values.ndim == 5 else 0
         known = 0 if self.frame_embedding is None else len(self.frame_embedding)
         if pixel_values.ndim not in (4, 5) or frames > known:
@@ -67,17 +74,70 @@ class ImageEncoder(nn.Module):
         if not torch.compiler.is_compiling():  # which fuses for itself
             self._choose_attention(pixel_values)
         features = self._tokens(self._run(pixel_values.flatten(0, 1) if frames else pixel_values))
+        return features.unflatten(0, (-1, frames)) if frames else features
+
+    def project(self, features: Tensor) -> Tensor:
+        """What `features` gives -> (B, P, `width`), or (B, F * P, `width`)."""
         if self.position is not None:
             features = features + self.position
-        if frames and self.frame_embedding is not None:
-            features = (features.unflatten(0, (-1, frames)) + self.frame_embedding[:frames]).flatten(1, 2)
+        if features.ndim == 4 and self.frame_embedding is not None:
+            features = (features + self.frame_embedding[: features.shape[1]]).flatten(1, 2)
         return self.projection(features)
+
+    def load_pretrained(self, config: EncoderConfig, preprocessing: PreprocessingConfig) -> None:
+        """Take timm's published weights; `config.arguments` may name a file of them: `pretrained_cfg_overlay={"file": path}`.
+
+        Raises:
+            EncoderError: timm has none for this name, or they cannot be fetched.
+        """
+        pretrained = dataclasses.replace(config, arguments=config.arguments | {"pretrained": True})
+        try:
+            weights = _create(pretrained, preprocessing.size).state_dict()
+        except EncoderError:
+            raise
+        except Exception as error:  # the hub client and timm raise many kinds
+            raise EncoderError(
+                f"the published weights of {config.name!r} cannot be had ({error}). With no network, download them elsewhere and give "
+                """--model.encoder-arguments 'pretrained_cfg_overlay={"file": "PATH"}'"""
+            ) from error
+        self.backbone.load_state_dict(weights)
+
+    def freeze(self, share: float) -> None:
+        """Stop the first `share` of the timm model's layers, from the pixels on, from learning; their norms and dropout stay as in evaluation."""
+        layers = [layer for layer in self.backbone.modules() if not list(layer.children()) and list(layer.parameters())]
+        self._frozen = layers[: math.ceil(share * len(layers))]
+        frozen = [parameter for layer in self._frozen for parameter in layer.parameters()]
+        if self._frozen:  # embeddings of positions and the class token come before all layers
+            frozen += list(self.backbone.parameters(recurse=False))
+        if share == 1:
+            self._frozen, frozen = [self.backbone], list(self.backbone.parameters())
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        return self
 
     def _choose_attention(self, pixel_values: Tensor) -> None:
         """As `model.decoder.attend`: where a CPU works in bfloat16, the products written out are quicker than the fused kernel."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else pixel_values.dtype
         for attention in self._attentions:
             attention.fused_attn = pixel_values.device.type != "cpu" or dtype != torch.bfloat16
+
+
+def pretrained_preprocessing(name: str) -> dict[str, Any]:
+    """The mean, std and interpolation that timm's published weights of this name expect.
+
+    Raises:
+        EncoderError: there are none.
+    """
+    known = timm.get_pretrained_cfg(name.removeprefix("timm/")) if timm.is_model(name.removeprefix("timm/").split(".")[0]) else None
+    if known is None or not known.has_weights:
+        raise EncoderError(f"timm publishes no weights for {name!r}; timm.list_models(pretrained=True) lists those it has")
+    return {"mean": tuple(known.mean), "std": tuple(known.std), "interpolation": known.interpolation}
 
 
 def _create(config: EncoderConfig, size: tuple[int, int]) -> nn.Module:

@@ -99,7 +99,7 @@ class CaptionModel(nn.Module):
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
         """(B, 3, H, W), (B, T) -> logits (B, T, V), text positions only. Padding stands at the right of `input_ids`."""
-        return self.decoder.logits(self._hidden(pixel_values, input_ids))
+        return self.decoder.logits(self.decoder(input_ids, self.decoder.prefix(self.encoder(pixel_values))))
 
     def loss(self, pixel_values: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy over the labels that are not -100, with label smoothing. `labels` (B, T) are already shifted.
@@ -110,15 +110,15 @@ class CaptionModel(nn.Module):
 
     def summed_loss(self, pixel_values: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
         """As `loss`, but the sum: what gradient accumulation and several processes divide by the step's total token count."""
-        hidden = self._hidden(pixel_values, input_ids)
+        return self.summed_loss_on(self.encoder(pixel_values), input_ids, labels)
+
+    def summed_loss_on(self, image_tokens: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
+        """As `summed_loss`, where the encoder has done its part: (B, P, K) image tokens."""
+        hidden = self.decoder(input_ids, self.decoder.prefix(image_tokens))
         labelled = labels != IGNORED_LABEL
         logits = self.decoder.logits(hidden[labelled])
         smoothing = self.config.label_smoothing if self.training else 0.0
         return F.cross_entropy(logits.float(), labels[labelled], label_smoothing=smoothing, reduction="sum")
-
-    def _hidden(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
-        hidden: Tensor = self.decoder(input_ids, self.decoder.prefix(self.encoder(pixel_values)))
-        return hidden
 
     def generate(
         self, pixel_values: Tensor, *, num_beams: int = 4, max_new_tokens: int | None = None, length_penalty: float = 1.0

@@ -17,17 +17,17 @@ from examples import painted, write_dataset
 from gits import save_git
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ["--network.encoder", "test_convnext", "--network.stage", "1", "--network.image-size", "32", "--network.width", "32"]
+TINY = ["--model.encoder", "test_convnext", "--model.stage", "1", "--model.image-size", "32", "--model.width", "32"]
 TINY += [
-    "--network.layers",
+    "--model.layers",
     "1",
-    "--network.heads",
+    "--model.heads",
     "2",
-    "--network.ffn-width",
+    "--model.ffn-width",
     "32",
-    "--network.vocab-size",
+    "--model.vocab-size",
     "300",
-    "--network.encoder-arguments",
+    "--model.encoder-arguments",
     "drop_rate=0.0",
 ]
 TINY += ["--batch-size", "16", "--workers", "0", "--warmup-steps", "2", "--evaluate-every", "8", "--save-every", "4", "--final-pairs", "6"]

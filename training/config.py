@@ -6,9 +6,9 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from model import EncoderConfig, ModelConfig, PreprocessingConfig
+from model import EncoderConfig, ModelConfig, PreprocessingConfig, pretrained_preprocessing
 from tokenizer import PromptTokenizer
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -24,6 +24,9 @@ class NetworkConfig:
 
     encoder: str = "vit_tiny_patch16_224"
     """Any timm model by name."""
+    pretrained_encoder: bool = False
+    """Begin with timm's published weights for it, and normalise images as they expect; weights on disk with --model.encoder-arguments
+    'pretrained_cfg_overlay={"file": "PATH"}'. Then set --encoder-rate or --frozen-encoder too."""
     stage: int | None = None
     """The feature map the encoder hands over, counted from 0, where it has several; none: what its last layer gives."""
     encoder_arguments: tuple[str, ...] = ()
@@ -39,10 +42,17 @@ class NetworkConfig:
     vocab_size: int = 8192
     """The most tokens the tokenizer may learn."""
 
-    def model_config(self, tokenizer: PromptTokenizer) -> ModelConfig:
+    @property
+    def timm_arguments(self) -> dict[str, Any]:
+        return dict(map(_argument, self.encoder_arguments))
+
+    def model_config(self, tokenizer: PromptTokenizer, *, label_smoothing: float = 0.1) -> ModelConfig:
+        arguments = {name: value for name, value in self.timm_arguments.items() if not name.startswith("pretrained")}  # of no use later
+        seen = pretrained_preprocessing(self.encoder) if self.pretrained_encoder else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         return ModelConfig(
-            encoder=EncoderConfig(name=self.encoder, stage=self.stage, arguments=dict(map(_argument, self.encoder_arguments))),
-            preprocessing=PreprocessingConfig(image_size=self.image_size, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+            encoder=EncoderConfig(name=self.encoder, stage=self.stage, arguments=arguments),
+            preprocessing=PreprocessingConfig(image_size=self.image_size, **seen),
+            label_smoothing=label_smoothing,
             vocab_size=tokenizer.vocab_size,
             bos_token_id=tokenizer.bos_id,
             eos_token_id=tokenizer.eos_id,
@@ -67,25 +77,41 @@ class TrainConfig:
     out: Path | None = None
     init: str | None = None
     """Begin with this checkpoint, its network and its tokenizer, instead of from scratch: a model directory of ours, or a GIT of
-    Hugging Face (directory or Hub id). --network is then not used."""
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    Hugging Face (directory or Hub id). --model is then not used."""
+    model: NetworkConfig = field(default_factory=NetworkConfig)
     max_steps: int = 1000
     """Optimizer updates."""
     batch_size: int = 64
-    """Pairs per update on each process."""
+    """Pairs per forward pass on each process."""
+    accumulate: int = 1
+    """Forward and backward passes per update; an update sees batch-size x accumulate x processes pairs."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """What the network computes in; weights and optimizer are float32 always."""
     learning_rate: float = 1e-3
     """Of the decoder, at its peak."""
     encoder_rate: float = 1.0
     """The encoder's learning rate as a multiple of the decoder's; 0.2 for a pretrained encoder, as GIT does."""
+    frozen_encoder: float = 0.0
+    """The share of the image encoder's depth, from the pixels on, that keeps its weights: 0 none, 1 all of it. What leads from it to the
+    decoder's width always learns."""
+    reuse_features: bool = False
+    """Compute what the frozen encoder makes of the images once and keep it in the run directory. Needs --frozen-encoder 1 and
+    --no-augment."""
+    augment: bool = True
+    """Show a random part (80 to 100 % of each side) of every picture instead of all of it."""
+    label_smoothing: float = 0.1
     weight_decay: float = 0.05
     warmup_steps: int = 100
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm."""
+    ema_decay: float = 0.0
+    """Evaluate and export a running mean of the weights that keeps this share of itself at every update (0.999 say); 0 for none."""
     evaluate_every: int = 500
     """Steps between two evaluations on the validation split."""
     save_every: int = 250
     """Steps between two checkpoints."""
     keep_checkpoints: int = 2
+    """How many of the last checkpoints stay; the best by validation loss stays as well."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     compile: bool = False
@@ -99,11 +125,20 @@ class TrainConfig:
     """Go on with the run in --out from its last checkpoint."""
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "evaluate_every", "save_every", "keep_checkpoints", "final_pairs"):
+        for name in ("max_steps", "batch_size", "accumulate", "evaluate_every", "save_every", "keep_checkpoints", "final_pairs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}")
+        for name in ("workers", "warmup_steps", "weight_decay", "encoder_rate"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be below 0, but is {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name, most in (("frozen_encoder", 1.0), ("ema_decay", 0.99999), ("label_smoothing", 0.99)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} must be between 0 and {most}, not {getattr(self, name)}")
+        if self.reuse_features and (self.frozen_encoder < 1 or self.augment):
+            raise ConfigError("reuse_features needs an encoder that makes the same of an image every time: add --frozen-encoder 1 --no-augment")
 
     @property
     def run_directory(self) -> Path:
@@ -121,10 +156,10 @@ class TrainConfig:
         """
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            network = _known(NetworkConfig, values.pop("network"), path)
+            model = _known(NetworkConfig, values.pop("model"), path)
             values |= {"data": Path(values["data"]), "out": Path(values["out"]) if values["out"] else None}
-            network = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
-            return cls(network=NetworkConfig(**network), **_known(cls, values, path))
+            model = {name: tuple(value) if isinstance(value, list) else value for name, value in model.items()}
+            return cls(model=NetworkConfig(**model), **_known(cls, values, path))
         except FileNotFoundError as error:
             raise ConfigError(f"{path} does not exist: there is no run to resume") from error
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -150,7 +185,7 @@ def _known(kind: type[Any], values: dict[str, Any], path: Path) -> dict[str, Any
 
 def mini() -> TrainConfig:
     """The embedded world from nothing on a 2-core CPU, in minutes."""
-    network = NetworkConfig(
+    model = NetworkConfig(
         encoder="resnet18",
         stage=2,
         image_size=64,
@@ -163,22 +198,22 @@ def mini() -> TrainConfig:
         vocab_size=2048,
     )
     # images are read between the steps; on two cores a process for it was not measurably faster
-    return TrainConfig(network=network, max_steps=1300, evaluate_every=650, workers=0)
+    return TrainConfig(model=model, max_steps=1300, evaluate_every=650, workers=0)
 
 
 def small() -> TrainConfig:
     """One consumer GPU, 50,000 to 100,000 pairs."""
-    network = NetworkConfig(encoder="vit_small_patch16_224")
+    model = NetworkConfig(encoder="vit_small_patch16_224")
     return TrainConfig(
-        name="small", network=network, data=Path("datasets/small"), max_steps=20_000, batch_size=128, learning_rate=5e-4, warmup_steps=1000, workers=6
+        name="small", model=model, data=Path("datasets/small"), max_steps=20_000, batch_size=128, learning_rate=5e-4, warmup_steps=1000, workers=6
     )
 
 
 def base() -> TrainConfig:
     """GIT-base shape, several GPUs, millions of pairs."""
-    network = NetworkConfig(encoder="vit_base_patch16_224", width=768, layers=6, heads=12, ffn_width=3072, vocab_size=30_000, max_text_tokens=128)
+    model = NetworkConfig(encoder="vit_base_patch16_224", width=768, layers=6, heads=12, ffn_width=3072, vocab_size=30_000, max_text_tokens=128)
     return TrainConfig(
-        name="base", network=network, data=Path("datasets/base"), max_steps=200_000, batch_size=64, learning_rate=2.5e-4, warmup_steps=5000, workers=6
+        name="base", model=model, data=Path("datasets/base"), max_steps=200_000, batch_size=64, learning_rate=2.5e-4, warmup_steps=5000, workers=6
     )
 
 

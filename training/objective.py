@@ -8,11 +8,17 @@ from model import CaptionModel
 
 
 class CaptionLoss(nn.Module):
-    """`forward` gives the summed loss of a batch; the training loop divides by the token count of the whole step."""
+    """`forward` gives the summed loss of a batch; the training loop divides by the token count of the whole update.
 
-    def __init__(self, model: CaptionModel) -> None:
+    With `from_features` the images come as what the encoder's timm model made of them, computed beforehand.
+    """
+
+    def __init__(self, model: CaptionModel, *, from_features: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.from_features = from_features
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
-        return self.model.summed_loss(pixel_values, input_ids, labels)
+    def forward(self, images: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
+        encoder = self.model.encoder
+        image_tokens = encoder.project(images) if self.from_features else encoder(images)
+        return self.model.summed_loss_on(image_tokens, input_ids, labels)

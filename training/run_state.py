@@ -1,5 +1,5 @@
-"""The state of a run on disk, to go on from: `checkpoints/step-000500/` with weights, optimizer and schedule.
-Random numbers need no state: every step draws from a seed of its own.
+"""The state of a run on disk, to go on from: `checkpoints/step-000500/` with weights, optimizer, schedule and running mean.
+Random numbers and the order of the data need no state: every step draws from a seed of its own.
 
 A checkpoint is written beside and renamed, so that what has its name is whole.
 """
@@ -7,66 +7,155 @@ A checkpoint is written beside and renamed, so that what has its name is whole.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
 from torch.optim.lr_scheduler import LRScheduler
 
-WEIGHTS_FILE, LOOP_FILE = "model.safetensors", "loop.pt"
+WEIGHTS_FILE, LOOP_FILE, AVERAGE_FILE, BEGUN_FILE = "model.safetensors", "loop.pt", "average.safetensors", "begun.json"
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 class RunStateError(RuntimeError):
     """A run that cannot be saved or resumed; says what to do."""
 
 
+class FullDiskError(RunStateError):
+    """No space for a checkpoint; earlier ones are whole."""
+
+
 @dataclass
 class Progress:
-    """Where a run is: `step` updates are done; `best_loss` is the lowest validation loss so far."""
+    """Where a run is: `step` updates are done; `best_loss` is the lowest validation loss so far, of the weights after `best_step`.
+    `lost_updates` were not made because a gradient was not finite, `lost_in_a_row` of them the last ones; `skipped` counts unreadable pairs
+    by kind, `seen` the others."""
 
     step: int = 0
     best_loss: float = float("inf")
+    best_step: int = 0
+    lost_updates: int = 0
+    lost_in_a_row: int = 0
+    seen: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
-def save_state(run: Path, progress: Progress, module: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler, *, keep: int) -> Path:
-    """Write a checkpoint and delete all but the last `keep`.
+class Stateful(Protocol):
+    """Whatever else has a state, such as the scaler of float16 gradients."""
 
-    Raises:
-        RunStateError: the disk is full; earlier checkpoints are untouched.
-    """
-    final = run / "checkpoints" / f"step-{progress.step:06d}"
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+@dataclass
+class RunState:
+    """All that a run needs to go on. `module` may be sharded or replicated over processes; checkpoints hold whole tensors, so that a run may
+    go on with another number of them."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
+    progress: Progress = field(default_factory=Progress)
+    average: nn.Module | None = None
+    others: dict[str, Stateful] = field(default_factory=dict)
+
+    def save(self, run: Path, *, keep: int, write: bool = True) -> None:
+        """Write a checkpoint and delete all but the last `keep` and the best. Every process calls this, one of them with `write`.
+
+        Raises:
+            FullDiskError: earlier checkpoints are untouched.
+        """
+        weights = get_model_state_dict(self.module, options=_WHOLE)
+        average = None if self.average is None else get_model_state_dict(self.average, options=_WHOLE)
+        optimizer = get_optimizer_state_dict(self.module, self.optimizer, options=_WHOLE)
+        if not write:
+            return
+        loop = {
+            "progress": asdict(self.progress),
+            "optimizer": optimizer,
+            "schedule": self.schedule.state_dict(),
+            "others": {name: other.state_dict() for name, other in self.others.items()},
+        }
+        files: dict[str, Callable[[Path], None]] = {
+            WEIGHTS_FILE: lambda path: safetensors.torch.save_file(_separate(weights), path),
+            LOOP_FILE: lambda path: torch.save(loop, path),
+        }
+        if average is not None:
+            files[AVERAGE_FILE] = lambda path: safetensors.torch.save_file(_separate(average), path)
+        _write(run / "checkpoints" / f"step-{self.progress.step:06d}", files)
+        for old in checkpoints(run)[:-keep]:
+            if old.name != f"step-{self.progress.best_step:06d}":
+                shutil.rmtree(old, ignore_errors=True)
+
+    def load(self, run: Path) -> None:
+        """Go back to the last checkpoint that can be read; a broken one is passed over with a warning.
+
+        Raises:
+            RunStateError: there is none, or it has no running mean and this run wants one.
+        """
+        for directory in reversed(checkpoints(run)):
+            try:
+                weights: dict[str, Any] = safetensors.torch.load_file(directory / WEIGHTS_FILE)
+                loop: dict[str, Any] = torch.load(directory / LOOP_FILE, map_location="cpu", weights_only=True)
+                average: dict[str, Any] | None = safetensors.torch.load_file(directory / AVERAGE_FILE) if self.average is not None else None
+            except Exception as error:  # a damaged zip or pickle raises anything
+                warnings.warn(f"{directory} is damaged ({error}); trying the one before it", stacklevel=2)
+                continue
+            whole = StateDictOptions(full_state_dict=True)
+            set_state_dict(self.module, self.optimizer, model_state_dict=weights, optim_state_dict=loop["optimizer"], options=whole)
+            self.schedule.load_state_dict(loop["schedule"])
+            for name, other in self.others.items():
+                other.load_state_dict(loop["others"][name])
+            if self.average is not None and average is not None:
+                set_model_state_dict(self.average, average, options=whole)
+            self.progress = Progress(**loop["progress"])
+            return
+        raise RunStateError(f"{run} holds no checkpoint to resume from; leave out --resume to begin anew")
+
+
+def _separate(weights: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous().clone() for name, tensor in weights.items()}
+
+
+def _write(final: Path, files: dict[str, Callable[[Path], None]]) -> None:
+    """Write files into a directory beside, then give it its name."""
+    for left_behind in final.parent.glob("*.tmp"):  # by a process that was killed; nobody else writes here
+        shutil.rmtree(left_behind, ignore_errors=True)
     temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
-        safetensors.torch.save_file(weights, temporary / WEIGHTS_FILE)
-        loop = {
-            "step": progress.step,
-            "best_loss": progress.best_loss,
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-        }
-        torch.save(loop, temporary / LOOP_FILE)
+        for name, write in files.items():
+            write(temporary / name)
+            with open(temporary / name, "rb") as file:
+                os.fsync(file.fileno())  # a machine may vanish as well as a process
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap the system's error in their own
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or _is_full(final.parent)
         shutil.rmtree(temporary, ignore_errors=True)
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or _is_full(run):
-            raise RunStateError(
-                f"the disk is full: step {progress.step} was not saved, earlier checkpoints in {final.parent} are whole. "
+        if full:
+            raise FullDiskError(
+                f"the disk is full: {final.name} was not saved, earlier checkpoints in {final.parent} are whole. "
                 "Free some space and run the same command with --resume"
             ) from error
         raise
-    for old in checkpoints(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
 
 
 def _is_full(path: Path) -> bool:
@@ -78,21 +167,29 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in (run / "checkpoints").glob("step-*") if not path.name.endswith(".tmp"))
 
 
-def load_state(run: Path, module: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> Progress:
-    """Go back to the last checkpoint that can be read; a broken one is passed over with a warning.
+def begin(run: Path, about: dict[str, Any]) -> None:
+    """Remember what a run was begun with: its data, network, tokenizer, pairs per update."""
+    temporary = run / f"{BEGUN_FILE}.tmp"
+    temporary.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(temporary, run / BEGUN_FILE)
 
-    Raises:
-        RunStateError: there is none.
+
+def check_begun(run: Path, about: dict[str, Any]) -> None:
     """
-    for directory in reversed(checkpoints(run)):
-        try:
-            weights = safetensors.torch.load_file(directory / WEIGHTS_FILE)
-            loop: dict[str, Any] = torch.load(directory / LOOP_FILE, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged zip or pickle raises anything
-            warnings.warn(f"{directory} is damaged ({error}); trying the one before it", stacklevel=2)
-            continue
-        module.load_state_dict(weights)
-        optimizer.load_state_dict(loop["optimizer"])
-        schedule.load_state_dict(loop["schedule"])
-        return Progress(loop["step"], loop["best_loss"])
-    raise RunStateError(f"{run} holds no checkpoint to resume from; leave out --resume to begin anew")
+    Raises:
+        RunStateError: the run was begun with something else; lists all that differs.
+    """
+    try:
+        before = json.loads((run / BEGUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunStateError(f"{run / BEGUN_FILE} cannot be read ({error}): {run} was not begun by this version, or is damaged") from error
+    now = json.loads(json.dumps(about))
+    if differing := _differences(before, now):
+        raise RunStateError(f"{run} was begun with something else: {'; '.join(differing)}. Give the same again, or another --name")
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)]
+    return [] if before == now else [f"{name}: {before} there, {now} now"]

@@ -1,4 +1,5 @@
 import io
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_pixel_values_by_hand() -> None:
 def test_augmentation_keeps_left_and_right() -> None:
     image = Image.new("RGB", (64, 64))
     image.paste((255, 255, 255), (32, 0, 64, 64))
-    views = [AugmentedPreprocess(PREPROCESS)(image) for _ in range(20)]
+    views = [AugmentedPreprocess(PREPROCESS)(image, random.Random(i)) for i in range(20)]
     assert all(view[0, 8, 0] < view[0, 8, -1] for view in views)
     assert any(not torch.equal(views[0], view) for view in views)
 

@@ -15,7 +15,7 @@ def test_every_preset_builds(name: str) -> None:
     tokenizer = PromptTokenizer.train(["a cat on a beach"] * 3, vocab_size=300)
     config = PRESETS[name]()
     assert TrainConfig.run_directory.fget(config) == Path("runs") / name  # type: ignore[attr-defined]
-    model_config = config.network.model_config(tokenizer)
+    model_config = config.model.model_config(tokenizer)
     if name == "mini":
         model = CaptionModel(model_config)
         pixels = torch.zeros(1, 3, *model_config.preprocessing.size)
@@ -34,7 +34,7 @@ def test_unknown_keys_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(content | {"momentum": 1}))
     with pytest.raises(ConfigError, match="unknown keys: momentum"):
         TrainConfig.load(tmp_path / "config.json")
-    content["network"]["depth"] = 3
+    content["model"]["depth"] = 3
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match="unknown keys: depth"):
         TrainConfig.load(tmp_path / "config.json")
@@ -47,7 +47,7 @@ def test_unknown_keys_are_refused(tmp_path: Path) -> None:
 
 def test_encoder_arguments_are_read_as_json_or_text() -> None:
     tokenizer = PromptTokenizer.train(["a cat"] * 3, vocab_size=300)
-    network = dataclasses.replace(mini().network, encoder_arguments=("depth=6", "act_layer=gelu", "qk_norm=true", "drop_rate=0.5"))
+    network = dataclasses.replace(mini().model, encoder_arguments=("depth=6", "act_layer=gelu", "qk_norm=true", "drop_rate=0.5"))
     assert network.model_config(tokenizer).encoder.arguments == {"depth": 6, "act_layer": "gelu", "qk_norm": True, "drop_rate": 0.5}
     with pytest.raises(ConfigError, match="NAME=VALUE, not 'depth'"):
         dataclasses.replace(network, encoder_arguments=("depth",)).model_config(tokenizer)

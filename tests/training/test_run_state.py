@@ -4,65 +4,124 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.optimizer import warmup_cosine
-from training.run_state import Progress, RunStateError, checkpoints, load_state, save_state
+from training.run_state import FullDiskError, Progress, RunState, RunStateError, begin, check_begun, checkpoints
 
 
-def parts(seed: int) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+def state(seed: int, *, average: bool = False) -> RunState:
     torch.manual_seed(seed)
-    module = nn.Linear(3, 2)
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
-    return module, optimizer, warmup_cosine(optimizer, warmup_steps=2, max_steps=20)
+    mean = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9)) if average else None
+    return RunState(module, optimizer, warmup_cosine(optimizer, warmup_steps=2, max_steps=20), average=mean)
 
 
-def advance(module: nn.Module, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR, steps: range) -> None:
-    for step in steps:
-        torch.manual_seed(step)  # as the training loop does
-        module(torch.randn(4, 3)).square().mean().backward()
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+def advance(state: RunState, steps: int) -> None:
+    for _ in range(steps):
+        torch.manual_seed(state.progress.step)  # as the training loop does
+        state.module(torch.randn(4, 3)).square().mean().backward()
+        state.optimizer.step()
+        state.schedule.step()
+        state.optimizer.zero_grad()
+        if isinstance(state.average, AveragedModel):
+            state.average.update_parameters(state.module)
+        state.progress.step += 1
 
 
-def test_saved_and_loaded_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    straight = parts(0)
-    advance(*straight, range(4))
-    save_state(tmp_path, Progress(4, 1.5), *straight, keep=2)
-    advance(*straight, range(4, 7))
-    resumed = parts(9)
-    assert load_state(tmp_path, *resumed) == Progress(4, 1.5)
-    advance(*resumed, range(4, 7))
-    assert torch.equal(straight[0].weight, resumed[0].weight)
-    assert straight[2].get_last_lr() == resumed[2].get_last_lr()
+def assert_equal(one: RunState, other: RunState) -> None:
+    pairs = [(one.module, other.module)] + ([(one.average, other.average)] if one.average is not None and other.average is not None else [])
+    for mine, theirs in pairs:
+        for name, tensor in mine.state_dict().items():
+            assert torch.equal(tensor, theirs.state_dict()[name]), name
+    assert one.schedule.get_last_lr() == other.schedule.get_last_lr()
+    assert one.progress == other.progress
 
 
-def test_only_the_last_are_kept(tmp_path: Path) -> None:
-    for step in (1, 2, 3):
-        save_state(tmp_path, Progress(step), *parts(0), keep=2)
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-000002", "step-000003"]
+@pytest.mark.parametrize("average", [False, True])
+def test_saved_and_loaded_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, average: bool) -> None:
+    straight = state(0, average=average)
+    advance(straight, 4)
+    straight.progress = Progress(4, 1.5, 2, 1, 0, 40, {"empty prompt": 2})
+    straight.save(tmp_path, keep=2)
+    advance(straight, 3)
+    resumed = state(9, average=average)
+    resumed.load(tmp_path)
+    assert resumed.progress == Progress(4, 1.5, 2, 1, 0, 40, {"empty prompt": 2})
+    advance(resumed, 3)
+    assert_equal(straight, resumed)
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path) -> None:
-    for step in (1, 2):
-        save_state(tmp_path, Progress(step), *parts(step), keep=2)
-    weights = tmp_path / "checkpoints" / "step-000002" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-5])
+def test_only_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
+    run = state(0)
+    for step in range(1, 6):
+        run.progress.step = step
+        run.progress.best_step = 1 if step < 3 else 2
+        run.save(tmp_path, keep=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000002", "step-000004", "step-000005"]
+
+
+def test_what_a_killed_process_left_is_removed_and_never_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    run = state(0)
+    left = tmp_path / "checkpoints" / "step-000009.1234.tmp"
+    left.mkdir(parents=True)
+    assert checkpoints(tmp_path) == []
+    run.save(tmp_path, keep=2)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "loop.pt", "average.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, file: str, damage: str) -> None:
+    run = state(1, average=True)
+    for _ in range(2):
+        advance(run, 1)
+        run.save(tmp_path, keep=2)
+    path = tmp_path / "checkpoints" / "step-000002" / file
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-50] if damage == "cut" else b"")
+    resumed = state(7, average=True)
     with pytest.warns(UserWarning, match="step-000002 is damaged"):
-        assert load_state(tmp_path, *parts(7)).step == 1
+        resumed.load(tmp_path)
+    assert resumed.progress.step == 1
+    advance(resumed, 1)
+    assert_equal(resumed, run)
     shutil.rmtree(tmp_path / "checkpoints" / "step-000001")
     with pytest.warns(UserWarning), pytest.raises(RunStateError, match="no checkpoint to resume"):
-        load_state(tmp_path, *parts(7))
+        state(7, average=True).load(tmp_path)
 
 
 def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_state(tmp_path, Progress(1), *parts(1), keep=2)
+    run = state(1)
+    advance(run, 1)
+    run.save(tmp_path, keep=2)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(RunStateError, match=r"disk is full: step 2 was not saved.*--resume"):
-        save_state(tmp_path, Progress(2), *parts(2), keep=2)
+    advance(run, 1)
+    with pytest.raises(FullDiskError, match=r"disk is full: step-000002 was not saved.*--resume"):
+        run.save(tmp_path, keep=2)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
-    assert load_state(tmp_path, *parts(3)).step == 1
+    monkeypatch.undo()
+    resumed = state(3)
+    resumed.load(tmp_path)
+    assert resumed.progress.step == 1
+    run.save(tmp_path, keep=2)  # space again
+    assert len(checkpoints(tmp_path)) == 2
+
+
+def test_what_differs_from_the_beginning_is_listed(tmp_path: Path) -> None:
+    about = {"data": {"training": "abc"}, "model": {"size": (3, 4), "layers": 2}, "pairs per update": 64}
+    begin(tmp_path, about)
+    check_begun(tmp_path, about)
+    other = {"data": {"training": "abc"}, "model": {"size": (3, 5), "layers": 2}, "pairs per update": 32}
+    with pytest.raises(RunStateError, match=r"model.size: \[3, 4\] there, \[3, 5\] now; pairs per update: 64 there, 32 now\. Give"):
+        check_begun(tmp_path, other)
+    (tmp_path / "begun.json").write_text("{")
+    with pytest.raises(RunStateError, match=r"begun\.json cannot be read"):
+        check_begun(tmp_path, about)

@@ -1,0 +1,145 @@
+"""Pairs made ready for the network: pictures decoded, augmented and normalised, prompts tokenised. What cannot be read is counted and its
+place taken by another pair."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.batches import Place
+from data.images import AugmentedPreprocess, ImageError, Preprocess
+from data.pairs import Pair, PairError
+
+IGNORED_LABEL = -100
+_TRIES = 100  # unreadable pairs in a row before giving up
+_CHARACTERS_PER_TOKEN = 64  # of a longer prompt the end is cut before it is tokenised, which takes time
+
+
+class Pairs(Protocol):
+    """A map-style source of pairs."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair: ...
+
+
+def readable_pairs(pairs: Pairs, count: int) -> list[Pair]:
+    """The first `count` pairs that can be read."""
+    found: list[Pair] = []
+    for index in range(len(pairs)):
+        if len(found) == count:
+            break
+        with suppress(ImageError, PairError):
+            found.append(pairs[index])
+    return found
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How a prompt becomes tokens: begin, at most `max_tokens` of them, end. A prompt that is cut has no end."""
+
+    tokenize: Callable[[str], list[int]]
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    max_tokens: int
+
+    def __call__(self, prompt: str) -> list[int]:
+        return [self.bos_id, *self.tokenize(prompt[: self.max_tokens * _CHARACTERS_PER_TOKEN]), self.eos_id][: self.max_tokens + 1]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair: the image as the network wants it, and tokens, begin and end included. `skipped` counts by kind the pairs that should have
+    stood here and could not be read."""
+
+    image: Tensor
+    tokens: list[int]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+class Examples(Dataset[Example]):
+    """The pairs at given places, augmented (or not) by a random number generator of each place's own: what a place holds depends on nothing
+    else, neither on the worker or process that reads it nor on an interruption."""
+
+    def __init__(self, pairs: Pairs, preprocess: Preprocess, text: TextFormat, *, augment: AugmentedPreprocess | None = None, seed: int = 0) -> None:
+        self.pairs = pairs
+        self.preprocess = preprocess
+        self.text = text
+        self.augment = augment
+        self.seed = seed
+
+    def __getitem__(self, place: Place) -> Example:
+        """
+        Raises:
+            PairError: a hundred pairs in a row cannot be read; names the last.
+        """
+        skipped: Counter[str] = Counter()
+        for offset in range(_TRIES):
+            try:
+                pair = self.pairs[(place.index + offset) % len(self.pairs)]
+                if not pair.prompt.strip():
+                    raise PairError(f"{pair.key}: the prompt is empty", "empty prompt")
+            except (ImageError, PairError) as error:
+                skipped[error.kind] += 1
+                last = error
+                continue
+            return Example(self._image(pair, place), self.text(pair.prompt), skipped)
+        raise PairError(f"{_TRIES} pairs in a row could not be read; the last: {last}", last.kind)
+
+    def of(self, pair: Pair) -> Example:
+        """A pair that was read already, not augmented."""
+        return Example(self.preprocess(pair.image), self.text(pair.prompt))
+
+    def _image(self, pair: Pair, place: Place) -> Tensor:
+        if self.augment is None:
+            return self.preprocess(pair.image)
+        return self.augment(pair.image, random.Random(f"{self.seed}:{place.position}"))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images (B, ...) float32; input_ids and labels (B, T); labels are shifted once, here, and -100 where ignored: the text a position sees
+    ends before its label, input = begin, t1 .. tn; labels = t1 .. tn, end."""
+
+    images: Tensor
+    input_ids: Tensor
+    labels: Tensor
+    skipped: Counter[str]
+
+    @property
+    def num_tokens(self) -> int:
+        return int((self.labels != IGNORED_LABEL).sum())
+
+    def pin_memory(self) -> Batch:
+        """Asked for by DataLoader."""
+        return Batch(self.images.pin_memory(), self.input_ids.pin_memory(), self.labels.pin_memory(), self.skipped)
+
+    def to(self, device: torch.device) -> Batch:
+        images, input_ids, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.input_ids, self.labels))
+        return Batch(images, input_ids, labels, self.skipped)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Examples to a `Batch`, padded at the right to the longest text."""
+
+    pad_id: int
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        longest = max(len(example.tokens) for example in examples) - 1
+        input_ids = torch.full((len(examples), longest), self.pad_id)
+        labels = torch.full((len(examples), longest), IGNORED_LABEL)
+        for row, example in enumerate(examples):
+            input_ids[row, : len(example.tokens) - 1] = torch.tensor(example.tokens[:-1])
+            labels[row, : len(example.tokens) - 1] = torch.tensor(example.tokens[1:])
+        skipped: Counter[str] = sum((example.skipped for example in examples), Counter())
+        return Batch(torch.stack([example.image for example in examples]), input_ids, labels, skipped)

@@ -1,0 +1,120 @@
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from data.batches import Place
+from data.examples import Batch, Collate, Examples, TextFormat, readable_pairs
+from data.images import AugmentedPreprocess, ImageError, Preprocess
+from data.pairs import Pair, PairError
+
+TOKENS = {"a": 5, "b": 6, "c": 7}
+PREPROCESS = Preprocess((8, 8), (0.5,) * 3, (0.5,) * 3, "bicubic")
+
+
+class Listed:
+    """Pairs in memory; an exception stands for one that cannot be read."""
+
+    def __init__(self, *prompts: str | Exception) -> None:
+        self.prompts = prompts
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, index: int) -> Pair:
+        prompt = self.prompts[index]
+        if isinstance(prompt, Exception):
+            raise prompt
+        return Pair(str(index), Image.new("RGB", (8, 8), (255, 0, 0)), prompt, {})
+
+
+def text(max_tokens: int = 10) -> TextFormat:
+    return TextFormat(lambda text: [TOKENS[letter] for letter in text], bos_id=1, eos_id=2, pad_id=0, max_tokens=max_tokens)
+
+
+def batch_of(*prompts: str, max_tokens: int = 10) -> Batch:
+    examples = Examples(Listed(*prompts), PREPROCESS, text(max_tokens))
+    return Collate(0)([examples[Place(index, index)] for index in range(len(prompts))])
+
+
+def test_labels_are_the_inputs_one_step_on() -> None:
+    batch = batch_of("abc", "a")
+    assert batch.input_ids.tolist() == [[1, 5, 6, 7], [1, 5, 0, 0]]
+    assert batch.labels.tolist() == [[5, 6, 7, 2], [5, 2, -100, -100]]
+    assert batch.num_tokens == 6
+    assert batch.images.shape == (2, 3, 8, 8)
+    assert batch.images[0, :, 0, 0].tolist() == [1, -1, -1]
+
+
+def test_a_prompt_that_is_cut_has_no_end() -> None:
+    batch = batch_of("abc", max_tokens=2)
+    assert batch.input_ids.tolist() == [[1, 5]]
+    assert batch.labels.tolist() == [[5, 6]]
+
+
+def test_of_a_very_long_prompt_only_the_beginning_is_tokenised() -> None:
+    seen: list[int] = []
+
+    def tokenize(text: str) -> list[int]:
+        seen.append(len(text))
+        return [5] * len(text)
+
+    form = TextFormat(tokenize, bos_id=1, eos_id=2, pad_id=0, max_tokens=4)
+    assert form("a" * 100_000) == [1, 5, 5, 5, 5]
+    assert seen[0] < 1000
+
+
+def test_what_cannot_be_read_is_counted_and_replaced_by_the_next() -> None:
+    pairs = Listed("a", ImageError("0: broken"), "  ", PairError("2: none", "no prompt"), "b")
+    examples = Examples(pairs, PREPROCESS, text())
+    assert examples[Place(0, 0)].skipped == Counter()
+    replaced = examples[Place(1, 1)]
+    assert replaced.tokens == [1, 6, 2]
+    assert replaced.skipped == {"damaged image": 1, "empty prompt": 1, "no prompt": 1}
+    assert Collate(0)([replaced, examples[Place(3, 2)]]).skipped == {"damaged image": 1, "empty prompt": 1, "no prompt": 2}
+    assert [pair.prompt for pair in readable_pairs(pairs, 2)] == ["a", "  "]
+    with pytest.raises(PairError, match="100 pairs in a row could not be read; the last: 0: broken"):
+        Examples(Listed(ImageError("0: broken")), PREPROCESS, text())[Place(0, 0)]
+
+
+def test_augmentation_depends_on_the_place_alone() -> None:
+    noise = Image.effect_noise((64, 48), 80).convert("RGB")
+
+    class Noise(Listed):
+        def __getitem__(self, index: int) -> Pair:
+            return Pair("0", noise, "a", {})
+
+    examples = Examples(Noise("a", "a"), PREPROCESS, text(), augment=AugmentedPreprocess(PREPROCESS), seed=3)
+    torch.manual_seed(7)
+    random.seed(7)
+    first = examples[Place(0, 5)].image
+    assert torch.equal(examples[Place(0, 5)].image, first)
+    assert not torch.equal(examples[Place(0, 6)].image, first)
+    other = Examples(Noise("a", "a"), PREPROCESS, text(), augment=AugmentedPreprocess(PREPROCESS), seed=4)
+    assert not torch.equal(other[Place(0, 5)].image, first)
+
+
+def test_the_shown_part_is_80_to_100_percent_of_the_area(tmp_path: Path) -> None:
+    boxes: list[tuple[float, ...]] = []
+
+    image = Image.new("RGB", (100, 60))
+    resize = image.resize
+
+    def record(size: tuple[int, int], resample: int, box: tuple[float, ...]) -> Image.Image:
+        boxes.append(box)
+        return resize(size, resample, box=box)
+
+    image.resize = record  # type: ignore[assignment,method-assign]
+    for i in range(300):
+        AugmentedPreprocess(PREPROCESS)(image, random.Random(i))
+    areas = [(right - left) * (lower - upper) / 6000 for left, upper, right, lower in boxes]
+    assert all(0 <= left < right <= 100 and 0 <= upper < lower <= 60 for left, upper, right, lower in boxes)
+    assert max(areas) <= 1
+    assert min(areas) < 0.8  # a stretched part may not fit: its longer side is cut to the picture's
+    assert min(areas) > 0.6
+    whole = [area for area, (left, upper, right, lower) in zip(areas, boxes, strict=True) if right - left < 100 and lower - upper < 60]
+    assert min(whole) >= 0.8
+    assert len({round(left, 3) for left, *_ in boxes}) > 50

@@ -1,0 +1,56 @@
+"""One process or several: Accelerate, and what differs when weights are replicated or sharded."""
+
+from __future__ import annotations
+
+import accelerate
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from model import CaptionModel
+from training.config import ConfigError
+
+_MIXED_PRECISION = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
+
+
+def start_accelerator(precision: str) -> Accelerator:
+    """
+    Raises:
+        ConfigError: float16 without a GPU.
+    """
+    cpu = not torch.accelerator.is_available()  # said outright: under torchrun on CPUs, Accelerate would not join the processes
+    if precision == "fp16" and cpu:
+        raise ConfigError("precision fp16 needs a GPU; use bf16 or fp32")
+    return Accelerator(mixed_precision=_MIXED_PRECISION[precision], cpu=cpu)
+
+
+def running_mean(model: CaptionModel, decay: float, accelerator: Accelerator) -> AveragedModel:
+    """An exponential moving average of the weights (buffers are copied).
+
+    Raises:
+        ConfigError: the weights are sharded.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ConfigError("ema_decay needs whole weights on every process; leave it out under FSDP, or launch without FSDP")
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def whole_network(model: CaptionModel, accelerator: Accelerator) -> CaptionModel | None:
+    """The network to evaluate and export, on the main process; None on others, all of which must call this."""
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return model if accelerator.is_main_process else None
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if not accelerator.is_main_process:
+        return None
+    network = CaptionModel(model.config)
+    network.load_state_dict(weights)
+    return network.to(accelerator.device)
+
+
+def agree(value: bool) -> bool:
+    """What the main process says."""
+    decision = [value]
+    accelerate.utils.broadcast_object_list(decision)
+    return decision[0]
