@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
@@ -47,8 +49,8 @@ from training.health import TrainingError, check_skipped, check_update, skipped_
 from training.meter import Meter
 from training.objective import CaptionLoss
 from training.optimizer import build_optimizer, warmup_cosine
-from training.processes import agree, running_mean, start_accelerator, whole_network
-from training.run_state import FullDiskError, RunState, RunStateError, begin, check_begun, checkpoints
+from training.processes import agree, follow_shards, running_mean, start_accelerator, whole_network
+from training.run_state import FullDiskError, RunState, RunStateError, begin, check_begun, checkpoints, differences
 from training.starting import build_network
 from training.tracking import Tracker
 
@@ -104,6 +106,7 @@ def main(config: TrainConfig) -> None:
     )
     schedule = warmup_cosine(optimizer, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    follow_shards(model)
     average = running_mean(model, config.ema_decay, accelerator) if config.ema_decay else None
     scaler = {"scaler": accelerator.scaler} if accelerator.scaler is not None else {}
     state = RunState(wrapped, optimizer.optimizer, schedule, average=average, others=scaler)
@@ -192,7 +195,7 @@ def main(config: TrainConfig) -> None:
             except FullDiskError as error:
                 if last or stopping:
                     raise
-                bar.write(f"{error}; training goes on, the next attempt is after {config.save_every} steps")
+                bar.write(f"{error}. Training goes on; the next attempt is after {config.save_every} steps", file=sys.stderr)
         if stopping:
             break
     accelerator.wait_for_everyone()
@@ -226,9 +229,8 @@ def _prepare_run(config: TrainConfig, run: Path) -> None:
         # what may change: where things lie, how long and how visibly it trains; data and batches are compared by what they are
         ignored: dict[str, Any] = {"resume": False, "out": None, "name": "", "data": Path(), "max_steps": 1, "workers": 0, "batch_size": 1}
         ignored |= {"accumulate": 1, "evaluate_every": 1, "save_every": 1, "keep_checkpoints": 1, "final_pairs": 1, "compile": False}
-        if dataclasses.replace(before, **ignored) != dataclasses.replace(config, **ignored):
-            old, new = dataclasses.asdict(before), dataclasses.asdict(config)
-            differing = [f"{name}: {old[name]} there, {new[name]} now" for name in old if name not in ignored and old[name] != new[name]]
+        old, new = (json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(one, **ignored)), default=str)) for one in (before, config))
+        if differing := differences(old, new):
             raise RunStateError(f"{run} was begun with other settings: {'; '.join(differing)}. Give the same ones, or another --name")
         return
     if run.exists() and checkpoints(run):
@@ -346,29 +348,20 @@ class _StopRequest:
         print("\nfinishing this step, then saving ...", file=sys.stderr)
 
 
-if __name__ == "__main__":
+def parse(arguments: Sequence[str]) -> TrainConfig:
+    """The configuration that a command line asks for."""
     presets = {name: (preset.__doc__ or name, preset()) for name, preset in PRESETS.items()}
-    arguments = sys.argv[1:]
-    if arguments[:1] not in ([name] for name in (*presets, "-h", "--help")):
+    if list(arguments[:1]) not in ([name] for name in (*presets, "-h", "--help")):
         arguments = ["mini", *arguments]  # the main job
+    return tyro.extras.overridable_config_cli(presets, args=arguments, description=__doc__)
+
+
+if __name__ == "__main__":
     try:
-        main(
-            tyro.extras.overridable_config_cli(
-                {name: (text, config) for name, (text, config) in presets.items()}, args=arguments, description=__doc__
-            )
-        )
+        main(parse(sys.argv[1:]))
     except (
-        CheckpointError,
-        ConfigError,
-        EncoderError,
-        ImageError,
-        MissingExtraError,
-        OSError,
-        PairError,
-        RunStateError,
-        ShardError,
-        TokenizerError,
-        TrainingError,
+        *(CheckpointError, ConfigError, EncoderError, ImageError, MissingExtraError, OSError, PairError),
+        *(RunStateError, ShardError, TokenizerError, TrainingError),
     ) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:

@@ -58,8 +58,8 @@ class TextFormat:
 
 @dataclass(frozen=True)
 class Example:
-    """One pair: the image as the network wants it, and tokens, begin and end included. `skipped` counts by kind the pairs that should have
-    stood here and could not be read."""
+    """One pair: the image as the network wants it, and tokens, begin and end included. `skipped` has the
+    kind of the failure where another pair should have stood here and could not be read."""
 
     image: Tensor
     tokens: list[int]
@@ -89,8 +89,9 @@ class Examples(Dataset[Example]):
                 if not pair.prompt.strip():
                     raise PairError(f"{pair.key}: the prompt is empty", "empty prompt")
             except (ImageError, PairError) as error:
-                skipped[error.kind] += 1
                 last = error
+                if not skipped:  # those that were meant to stand in for it have places of their own, where they count
+                    skipped[error.kind] += 1
                 continue
             return Example(self._image(pair, place), self.text(pair.prompt), skipped)
         raise PairError(f"{_TRIES} pairs in a row could not be read; the last: {last}", last.kind)

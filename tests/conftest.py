@@ -7,6 +7,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from commands import TINY, run
 from examples import lively, tiny_config, write_dataset
 
 from diffusion.mini.world import random_scenes
@@ -65,3 +66,12 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("pipeline") / "tiny"
     pipeline.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """A data set, a run trained on it, and what the run printed."""
+    directory = tmp_path_factory.mktemp("trained")
+    data = write_dataset(directory / "data", 150)
+    out, _ = run("train.py", "mini", "--data", data, "--out", directory / "run", "--max-steps", "12", *TINY)
+    return data, directory / "run", out

@@ -9,63 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
+from commands import BRIEF, ROOT, command, run, run_on_two_processes
 from examples import painted, write_dataset
 from gits import save_git
-
-ROOT = Path(__file__).resolve().parents[1]
-TINY = ["--model.encoder", "test_convnext", "--model.stage", "1", "--model.image-size", "32", "--model.width", "32"]
-TINY += [
-    "--model.layers",
-    "1",
-    "--model.heads",
-    "2",
-    "--model.ffn-width",
-    "32",
-    "--model.vocab-size",
-    "300",
-    "--model.encoder-arguments",
-    "drop_rate=0.0",
-]
-TINY += ["--batch-size", "16", "--workers", "0", "--warmup-steps", "2", "--evaluate-every", "8", "--save-every", "4", "--final-pairs", "6"]
-
-
-def command(script: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    line = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    # a test run in the background has Ctrl-C ignored, and its children would inherit that
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment, preexec_fn=listen)
-
-
-def run(script: str, *arguments: object, cwd: Path = ROOT, fails: bool = False) -> tuple[str, str]:
-    process = command(script, *arguments, cwd=cwd)
-    out, err = process.communicate(timeout=200)
-    assert (process.returncode != 0) == fails, err
-    assert "Traceback" not in err
-    return out, err
-
-
-def run_on_two_processes(script: str, *arguments: object, cwd: Path) -> str:
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    launch += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    line = [*launch, str(ROOT / script), *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=cwd, env=environment, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """A data set, a run trained on it, and what the run printed."""
-    directory = tmp_path_factory.mktemp("trained")
-    data = write_dataset(directory / "data", 150)
-    out, _ = run("train.py", "mini", "--data", data, "--out", directory / "run", "--max-steps", "12", *TINY)
-    return data, directory / "run", out
 
 
 @pytest.mark.parametrize("script", ["generate_data.py", "train.py", "evaluate.py", "caption.py"])
@@ -140,59 +89,6 @@ def test_generate_stopped_by_ctrl_c_says_how_to_go_on(tmp_path: Path, tiny_pipel
     assert not list((tmp_path / "data").rglob("*.tmp"))
 
 
-def test_training_leaves_a_run(trained: tuple[Path, Path, str]) -> None:
-    _, run_directory, out = trained
-    assert sorted(path.name for path in (run_directory / "model").iterdir()) == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
-    assert [path.name for path in sorted((run_directory / "checkpoints").iterdir())] == ["step-000008", "step-000012"]
-    assert list(run_directory.glob("events.out.tfevents.*"))
-    assert (run_directory / "report" / "samples.png").exists()
-    assert "| metric | reprompt | nearest | constant |" in out
-    assert f"python caption.py IMAGE_OR_FOLDER --checkpoint {run_directory / 'model'}" in out
-
-
-def test_two_processes_train_one_network(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
-    arguments = ["mini", "--data", trained[0], "--out", tmp_path / "run", "--max-steps", "4", *TINY, "--batch-size", "8"]
-    out = run_on_two_processes("train.py", *arguments, cwd=tmp_path)
-    assert out.count("report        ") == 1
-    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
-
-
-def test_training_refuses_what_cannot_work(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
-    data, run_directory, _ = trained
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "file").write_text("x")
-    for arguments, message in (
-        (["--data", tmp_path / "none"], "is not a data set"),
-        (["--data", data, "--out", run_directory], "holds a run already. Go on with it: python train.py"),
-        (["--data", data, "--out", tmp_path / "other"], "holds something else than a run"),
-        (["--data", data, "--out", tmp_path / "x", "--resume"], "no run to resume"),
-        (["--data", data, "--out", run_directory, "--resume", "--seed", "5"], "begun with other settings"),
-    ):
-        _, err = run("train.py", "mini", *arguments, *TINY, fails=True)
-        assert message in err
-
-
-def test_training_stopped_by_ctrl_c_resumes_to_the_same_weights(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
-    import safetensors.torch
-    import torch
-
-    data, _, _ = trained
-    arguments = ["mini", "--data", data, "--max-steps", "40", *TINY]
-    run("train.py", *arguments, "--out", tmp_path / "whole")
-    process = command("train.py", *arguments, "--out", tmp_path / "parts")
-    for _ in range(900):
-        if list((tmp_path / "parts" / "checkpoints").glob("step-*4")):
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=100)
-    if process.returncode:  # it may have been faster than the signal
-        assert "go on with: python train.py mini" in err
-        run("train.py", *arguments, "--out", tmp_path / "parts", "--resume")
-    ends = [safetensors.torch.load_file(tmp_path / name / "checkpoints" / "step-000040" / "model.safetensors") for name in ("whole", "parts")]
-    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-
-
 def test_evaluate_measures_and_writes(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
     data, run_directory, _ = trained
     outputs = ["--json", tmp_path / "out.json", "--report", tmp_path / "report"]
@@ -249,7 +145,7 @@ def test_a_git_directory_captions_and_is_trained_further(tmp_path: Path) -> None
     data = write_dataset(tmp_path / "data", 150)
     painted("cat", "red").save(tmp_path / "cat.png")
     before, _ = run("caption.py", tmp_path / "cat.png", "--checkpoint", tmp_path / "git", "--max-new-tokens", 8)
-    arguments = ["--data", data, "--init", tmp_path / "git", "--out", tmp_path / "run", "--max-steps", 6, "--learning-rate", 0.005, *TINY[-12:]]
+    arguments = ["--data", data, "--init", tmp_path / "git", "--out", tmp_path / "run", "--max-steps", 6, "--learning-rate", 0.005, *BRIEF]
     out, _ = run("train.py", "mini", *arguments)
     assert "vit_base_patch16_clip_quickgelu_224" in out
     after, _ = run("caption.py", tmp_path / "cat.png", "--checkpoint", tmp_path / "run" / "model", "--max-new-tokens", 8)

@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model import CaptionModel
@@ -54,3 +55,11 @@ def agree(value: bool) -> bool:
     decision = [value]
     accelerate.utils.broadcast_object_list(decision)
     return decision[0]
+
+
+def follow_shards(model: CaptionModel) -> None:
+    """Where FSDP shards the decoder block by block, let it gather weights for `project` and `finish` as it does for `forward`."""
+    for block in model.decoder.blocks:
+        if isinstance(block, FSDPModule):
+            register_fsdp_forward_method(block, "project")
+            register_fsdp_forward_method(block, "finish")

@@ -184,12 +184,13 @@ def check_begun(run: Path, about: dict[str, Any]) -> None:
     except (OSError, json.JSONDecodeError) as error:
         raise RunStateError(f"{run / BEGUN_FILE} cannot be read ({error}): {run} was not begun by this version, or is damaged") from error
     now = json.loads(json.dumps(about))
-    if differing := _differences(before, now):
+    if differing := differences(before, now):
         raise RunStateError(f"{run} was begun with something else: {'; '.join(differing)}. Give the same again, or another --name")
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What differs between two structures of dictionaries: "name.of.it: one there, other now"."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = sorted(before.keys() | now.keys())
-        return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)]
+        return [line for key in keys for line in differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)]
     return [] if before == now else [f"{name}: {before} there, {now} now"]

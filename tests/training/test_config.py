@@ -53,7 +53,18 @@ def test_encoder_arguments_are_read_as_json_or_text() -> None:
         dataclasses.replace(network, encoder_arguments=("depth",)).model_config(tokenizer)
 
 
-@pytest.mark.parametrize("changes", [{"max_steps": 0}, {"batch_size": -1}, {"learning_rate": 0.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_steps": 0},
+        {"batch_size": -1},
+        {"learning_rate": 0.0},
+        {"frozen_encoder": 1.5},
+        {"ema_decay": 1.0},
+        {"workers": -1},
+        {"reuse_features": True},
+    ],
+)
 def test_impossible_numbers_are_named(changes: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
         dataclasses.replace(mini(), **changes)  # type: ignore[arg-type]

@@ -1,0 +1,238 @@
+"""train.py as a user runs it: several processes, kills, full disks, broken data."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from accelerate.state import AcceleratorState
+from commands import ROOT, TINY, TINY_VIT, command, run, run_on_two_processes
+from examples import write_dataset
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from data.shards import DATASET_FILE, ShardError, ShardWriter, write_json
+from training.config import ConfigError
+from training.health import TrainingError
+from training.run_state import RunStateError
+
+
+def weights(run_directory: Path, step: int) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(run_directory / "checkpoints" / f"step-{step:06d}" / "model.safetensors")
+
+
+@pytest.fixture
+def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Training inside the test's process, which spares it the imports."""
+    monkeypatch.chdir(ROOT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield lambda *arguments: train.main(train.parse(list(map(str, arguments))))
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def curve(run_directory: Path, name: str) -> list[float]:
+    events = EventAccumulator(str(run_directory))
+    events.Reload()
+    return [event.value for event in events.Scalars(name)]
+
+
+def test_training_leaves_a_run(trained: tuple[Path, Path, str]) -> None:
+    _, run_directory, out = trained
+    assert sorted(path.name for path in (run_directory / "model").iterdir()) == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
+    assert [path.name for path in sorted((run_directory / "checkpoints").iterdir())] == ["step-000008", "step-000012"]
+    assert list(run_directory.glob("events.out.tfevents.*"))
+    assert (run_directory / "report" / "samples.png").exists()
+    assert "| metric | reprompt | nearest | constant |" in out
+    assert f"python caption.py IMAGE_OR_FOLDER --checkpoint {run_directory / 'model'}" in out
+
+
+def test_processes_and_accumulation_train_what_one_large_batch_trains(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """2 processes x 2 accumulated batches of 4 pairs and 1 x 16: the same loss curve, the same weights; the prompts differ in length."""
+    shared = ["mini", "--data", trained[0], *TINY_VIT, "--precision", "fp32", "--max-steps", 10, "--ema-decay", 0.9]
+    run("train.py", *shared, "--out", tmp_path / "one")
+    out = run_on_two_processes("train.py", *shared, "--batch-size", 4, "--accumulate", 2, "--out", tmp_path / "two", cwd=tmp_path)
+    assert out.count("report        ") == 1
+    for name in ("train/loss", "train/gradient_norm", "validation/loss"):
+        assert curve(tmp_path / "two", name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-5)
+    one, two = weights(tmp_path / "one", 10), weights(tmp_path / "two", 10)
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
+    exported = [safetensors.torch.load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two")]
+    assert max(float((exported[0][name] - exported[1][name]).abs().max()) for name in exported[0]) < 1e-5
+    moved = [float((exported[0][name] - one[f"model.{name}"]).abs().max()) for name in exported[0]]
+    assert max(moved) > 1e-4  # the running mean was exported, not the last weights
+
+
+def test_sharded_training_is_equal() -> None:
+    """FSDP on two processes against one; by hand, since Accelerate offers FSDP on accelerators alone."""
+    out = run_on_two_processes("tests/sharded.py", cwd=ROOT)
+    differences = [json.loads(line) for line in out.splitlines()]
+    assert [found["sharded"] for found in differences] == ["whole", "blocks"]
+    assert all(found["difference"] < 1e-5 for found in differences)
+
+
+def test_training_refuses_what_cannot_work(trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None]) -> None:
+    data, run_directory, _ = trained
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("x")
+    for arguments, message in (
+        (["--data", tmp_path / "none"], "is not a data set"),
+        (["--data", data, "--out", run_directory], "holds a run already. Go on with it: python train.py"),
+        (["--data", data, "--out", tmp_path / "other"], "holds something else than a run"),
+        (["--data", data, "--out", tmp_path / "x", "--resume"], "no run to resume"),
+        (["--data", data, "--precision", "fp16"], "fp16 needs a GPU"),
+    ):
+        with pytest.raises((ConfigError, RunStateError, ShardError), match=re.escape(message)):
+            train_here("mini", *arguments, *TINY)
+    _, err = run("train.py", "--data", tmp_path / "none", fails=True)
+    assert err.startswith("train.py: ")
+
+
+def test_resuming_refuses_other_data_networks_batches_and_tokenizers(
+    trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None]
+) -> None:
+    data, run_directory, _ = trained
+    other = write_dataset(tmp_path / "other", 130)
+    resume = ["mini", *TINY, "--out", run_directory, "--resume"]
+    with pytest.raises(RunStateError, match=r"begun with something else: data\.training: .* pairs per update: 16 there, 8 now"):
+        train_here(*resume, "--data", other, "--batch-size", "8")
+    with pytest.raises(RunStateError, match=r"begun with other settings: model\.layers: 1 there, 2 now; seed: 0 there, 5 now"):
+        train_here(*resume, "--data", data, "--model.layers", "2", "--seed", "5")
+    tokenizer = run_directory / "tokenizer.json"
+    before = tokenizer.read_text()
+    content = json.loads(before)
+    content["model"]["merges"] = content["model"]["merges"][:-1]
+    tokenizer.write_text(json.dumps(content))
+    with pytest.raises(RunStateError, match="tokenizer: "):
+        train_here(*resume, "--data", data)
+    tokenizer.write_text(before)
+
+
+def interrupted(arguments: list[object], out: Path, steps: int, number: int, draw: random.Random) -> str:
+    """Start or go on, send `number` at a random moment of training; what it printed as an error."""
+    before = set(out.rglob("events*"))
+    resume = ["--resume"] if (out / "begun.json").exists() else []
+    process = command("train.py", *arguments, "--out", out, *resume)
+    while process.poll() is None and set(out.rglob("events*")) == before:
+        time.sleep(0.02)
+    time.sleep(draw.uniform(0.05, 1.5))
+    process.send_signal(number)
+    return process.communicate(timeout=100)[1]
+
+
+def check_interruptions(data: Path, tmp_path: Path, signals: list[int], steps: int) -> None:
+    # a checkpoint after every step, so that many signals arrive in the middle of one
+    arguments = [
+        "mini",
+        "--data",
+        data,
+        *TINY,
+        "--max-steps",
+        steps,
+        "--save-every",
+        1,
+        "--ema-decay",
+        0.9,
+        "--model.dropout",
+        0.1,
+        "--accumulate",
+        2,
+    ]
+    arguments += ["--batch-size", 4]
+    run("train.py", *arguments, "--out", tmp_path / "whole")
+    draw = random.Random(int(time.time()))
+    for number in signals:
+        err = interrupted(arguments, tmp_path / "parts", steps, number, draw)
+        if number != signal.SIGKILL and "stopped" in err:
+            assert "go on with: python train.py mini" in err
+            assert "Traceback" not in err
+    run("train.py", *arguments, "--out", tmp_path / "parts", "--resume")
+    for file in ("model.safetensors", "average.safetensors"):
+        ends = [safetensors.torch.load_file(tmp_path / name / "checkpoints" / f"step-{steps:06d}" / file) for name in ("whole", "parts")]
+        assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    ends = [safetensors.torch.load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_killed_and_stopped_it_resumes_to_the_same_weights(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+    check_interruptions(trained[0], tmp_path, [signal.SIGKILL, signal.SIGINT], steps=60)
+
+
+@pytest.mark.slow
+def test_killed_many_times_it_resumes_to_the_same_weights(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+    check_interruptions(trained[0], tmp_path, [signal.SIGKILL] * 8 + [signal.SIGTERM] * 2 + [signal.SIGKILL] * 2, steps=400)
+
+
+def test_unreadable_pairs_are_counted_and_too_many_stop_the_run(
+    tmp_path: Path, train_here: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for broken in (4, 40):
+        data = tmp_path / f"broken{broken}"
+        with ShardWriter(data / "train", 0) as writer:
+            for i in range(200):
+                image = Image.new("RGB", (40, 40), (i, 0, 0))
+                if i < broken:  # an image that is cut short once the shard is written
+                    image = Image.effect_noise((40, 40), 80).convert("RGB")
+                writer.add(f"{i:05d}", image, {"prompt": f"a picture of number {i}"})
+        tar = data / "train" / "00000.tar"
+        content = bytearray(tar.read_bytes())
+        start = 0
+        for _ in range(broken):
+            start = content.index(b"IDAT", start) + 4
+            content[start : start + 60] = bytes(60)
+        tar.write_bytes(bytes(content))
+        for split in ("val", "test"):
+            with ShardWriter(data / split, 0) as writer:
+                for i in range(8):
+                    writer.add(f"{i:05d}", Image.new("RGB", (40, 40), (0, i, 0)), {"prompt": f"a green picture {i}"})
+        write_json(data / DATASET_FILE, {"settings": {}, "arguments": []})
+        arguments = ["mini", "--data", data, "--out", tmp_path / f"run{broken}", *TINY, "--max-steps", "20"]
+        if broken == 40:
+            with pytest.raises(TrainingError, match=r"pairs could not be used: \d+ x damaged image\. Mend or remove them"):
+                train_here(*arguments)
+        else:
+            train_here(*arguments)
+            assert re.search(r"skipped: [4-8] x damaged image, of 32\d pairs shown", capsys.readouterr().out)
+            assert curve(tmp_path / "run4", "skipped/damaged image")[-1] >= 4
+
+
+def test_an_encoder_frozen_and_its_features_computed_once(trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None]) -> None:
+    shared = ["mini", "--data", trained[0], *TINY_VIT, "--max-steps", 10, "--frozen-encoder", 1, "--no-augment", "--precision", "fp32"]
+    train_here(*shared, "--out", tmp_path / "plain")
+    train_here(*shared, "--out", tmp_path / "reused", "--reuse-features")
+    plain, reused = weights(tmp_path / "plain", 10), weights(tmp_path / "reused", 10)
+    assert max(float((plain[name] - reused[name]).abs().max()) for name in plain) < 2e-3  # float16 on disk
+    assert curve(tmp_path / "reused", "train/loss") == pytest.approx(curve(tmp_path / "plain", "train/loss"), rel=1e-3)
+
+
+def test_a_full_disk_in_the_middle_costs_a_checkpoint_and_not_the_run(
+    trained: tuple[Path, Path, str],
+    tmp_path: Path,
+    train_here: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_file = safetensors.torch.save_file
+
+    def sometimes_full(tensors: dict[str, torch.Tensor], path: Path, *arguments: Any, **options: Any) -> None:
+        if "step-000004" in str(path):
+            raise OSError(28, "No space left on device")
+        save_file(tensors, path, *arguments, **options)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", sometimes_full)
+    train_here("mini", "--data", trained[0], "--out", tmp_path / "run", *TINY, "--max-steps", "9")
+    err = capsys.readouterr().err
+    assert "the disk is full: step-000004 was not saved" in err
+    assert "Training goes on; the next attempt is after 4 steps" in err
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-000008", "step-000009"]
