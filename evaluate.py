@@ -9,7 +9,7 @@ Examples:
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
+from data.examples import readable_pairs
 from data.images import ImageError
 from data.pairs import PairDataset
 from data.shards import ShardError, write_json
@@ -84,10 +85,9 @@ def main(config: EvaluateConfig) -> None:
         print(f"\nreport: {config.report / 'report.md'}, {config.report / 'samples.png'}, {config.report / 'predictions.jsonl'}")
 
 
-def _training_pairs(directory: Path) -> tuple[list[Image.Image], list[str]]:
+def _training_pairs(directory: Path) -> Iterator[tuple[Image.Image, str]]:
     training = PairDataset(directory, "train")
-    pairs = [training[i] for i in range(len(training))]
-    return [pair.image for pair in pairs], [pair.prompt for pair in pairs]
+    return ((pair.image, pair.prompt) for pair in readable_pairs(training, len(training)))
 
 
 if __name__ == "__main__":

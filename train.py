@@ -22,6 +22,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,13 +30,11 @@ from typing import Any
 import torch
 import tyro
 from accelerate import Accelerator
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from data.batches import ShuffledBatches
-from data.examples import Batch, Collate, Example, Examples, TextFormat, readable_pairs
-from data.images import AugmentedPreprocess, ImageError, Preprocess
-from data.pairs import PairDataset, PairError
+from data.examples import Batch, Collate, Examples, readable_pairs
+from data.images import ImageError
+from data.pairs import PairError
 from data.shards import DATASET_FILE, ShardError, read_json, write_json
 from evaluation.baselines import Constant, Nearest
 from evaluation.metrics import MissingExtraError, SentenceSimilarity, exact_match, token_f1
@@ -44,7 +43,7 @@ from inference import PromptInverter
 from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint
 from tokenizer import PromptTokenizer, TokenizerError
 from training.config import PRESETS, ConfigError, TrainConfig
-from training.features import FeatureExamples, compute_features
+from training.data import Batches, TrainingData
 from training.health import TrainingError, check_skipped, check_update, skipped_kinds
 from training.meter import Meter
 from training.objective import CaptionLoss
@@ -57,6 +56,7 @@ from training.tracking import Tracker
 EMBEDDED_DATA = Path("datasets/mini")
 VALIDATION_PAIRS = 256
 PANEL_PAIRS = 16
+KNOWN_PAIRS = 20_000  # training pairs that the baselines of the comparison know
 LOG_EVERY = 10
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -66,38 +66,28 @@ def main(config: TrainConfig) -> None:
     run = config.run_directory
     with accelerator.main_process_first():
         _prepare_data(config)
-        training, validation = PairDataset(config.data, "train"), PairDataset(config.data, "val")
+        data = TrainingData(config)
         if accelerator.is_main_process:
             _prepare_run(config, run)
-        tokenizer = _tokenizer(run, training, config)
+        tokenizer = _tokenizer(run, data, config)
 
     torch.manual_seed(config.seed)
     model = build_network(config, tokenizer, pretrained=not checkpoints(run))
     pairs_per_update = config.batch_size * config.accumulate * accelerator.num_processes
     begun = {
-        "data": {"training": training.fingerprint(), "validation": validation.fingerprint()},
+        "data": data.fingerprints(),
         "model": dataclasses.asdict(model.config),
         "tokenizer": hashlib.sha256((run / TOKENIZER_FILE).read_bytes()).hexdigest()[:16],
         "pairs per update": pairs_per_update,
     }
+    if config.stream:  # each reader has a place of its own in it
+        begun["readers of the stream"] = f"{accelerator.num_processes} processes x {max(1, config.workers)} workers"
     if config.resume:
         check_begun(run, begun)
     elif accelerator.is_main_process:
         begin(run, begun)
 
-    seen = model.config.preprocessing
-    preprocess = Preprocess(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
-    text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
-    shown = Examples(validation, preprocess, text)
-    if config.reuse_features:
-        with accelerator.main_process_first():
-            whole = Examples(training, preprocess, text)
-            bfloat16 = config.precision == "bf16"
-            compute_features(run / "features", model.encoder, whole, accelerator.device, bfloat16=bfloat16, workers=config.workers)
-        examples: Dataset[Example] = FeatureExamples(run / "features")
-    else:
-        examples = Examples(training, preprocess, text, augment=AugmentedPreprocess(preprocess) if config.augment else None, seed=config.seed)
-
+    batches = Batches(data, model, tokenizer, run, accelerator)
     objective = CaptionLoss(model, from_features=config.reuse_features)
     if config.compile:
         objective.compile(dynamic=True)  # in place: the weights keep their names
@@ -109,39 +99,24 @@ def main(config: TrainConfig) -> None:
     follow_shards(model)
     average = running_mean(model, config.ema_decay, accelerator) if config.ema_decay else None
     scaler = {"scaler": accelerator.scaler} if accelerator.scaler is not None else {}
-    state = RunState(wrapped, optimizer.optimizer, schedule, average=average, others=scaler)
+    state = RunState(wrapped, optimizer.optimizer, schedule, average=average, others=scaler | batches.states)
     if checkpoints(run):  # --resume was given, or there would be none
         state.load(run)
     progress = state.progress
+    if progress.step == 0 and not config.stream:
+        progress.skipped = dict(+data.training.skipped)
 
-    order = ShuffledBatches(
-        len(training),
-        config.batch_size,
-        seed=config.seed,
-        start_step=progress.step * config.accumulate,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-    )
-    loader = DataLoader(
-        examples,
-        batch_sampler=order,
-        collate_fn=Collate(tokenizer.pad_id),
-        num_workers=config.workers,
-        pin_memory=accelerator.device.type == "cuda",
-        worker_init_fn=_ignore_ctrl_c,
-    )
-    batches = iter(loader)
-
+    coming = batches.after(progress.step)
     tracker = Tracker(run) if accelerator.is_main_process else None
     meter = Meter(accelerator)
     stop = _StopRequest()
     if accelerator.is_main_process:
-        _announce(config, model, training, run, pairs_per_update)
+        _announce(config, model, data, run, pairs_per_update)
     bar = tqdm(total=config.max_steps, initial=progress.step, unit="step", desc="training", disable=not accelerator.is_main_process)
     wrapped.train()
     while progress.step < config.max_steps:
         meter.wait_begins()
-        update: list[Batch] = [next(batches) for _ in range(config.accumulate)]
+        update: list[Batch] = [next(coming) for _ in range(config.accumulate)]
         meter.wait_ends(update)
         # of all processes: the loss is a mean over the update's tokens, and all stop after the same step
         tokens, stopping = accelerator.reduce(
@@ -182,7 +157,7 @@ def main(config: TrainConfig) -> None:
         if evaluating:
             network = whole_network(model if average is None else average.module, accelerator)
             if network is not None:
-                measured = _validate(network, tokenizer, validation, shown, accelerator, tracker, progress.step)
+                measured = _validate(network, tokenizer, batches.validation, accelerator, tracker, progress.step)
                 bar.write(f"step {progress.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
                 if measured["loss"] < progress.best_loss:
                     progress.best_loss, progress.best_step, saving = measured["loss"], progress.step, True
@@ -207,7 +182,7 @@ def main(config: TrainConfig) -> None:
     if accelerator.is_main_process:
         if progress.skipped:
             print(f"skipped: {skipped_kinds(progress)}, of {progress.seen + sum(progress.skipped.values())} pairs shown")
-        _finish(config, run, training)
+        _finish(config, run, data)
 
 
 def _prepare_data(config: TrainConfig) -> None:
@@ -241,13 +216,13 @@ def _prepare_run(config: TrainConfig, run: Path) -> None:
     config.save(run / "config.json")
 
 
-def _tokenizer(run: Path, training: PairDataset, config: TrainConfig) -> PromptTokenizer:
+def _tokenizer(run: Path, data: TrainingData, config: TrainConfig) -> PromptTokenizer:
     """The run's tokenizer: that of --init, or learnt from the training prompts at the run's beginning."""
     path = run / TOKENIZER_FILE
     if config.init is not None and not path.exists():
         PromptTokenizer.load(find_checkpoint(config.init) / TOKENIZER_FILE).save(path)
     if not path.exists():
-        prompts = list(tqdm(training.prompts(), "reading prompts", len(training), unit="prompt", leave=False))
+        prompts = list(tqdm(data.prompts(), "reading prompts", unit="prompt", leave=False))
         PromptTokenizer.train(prompts, config.model.vocab_size).save(path)
     return PromptTokenizer.load(path)
 
@@ -256,7 +231,6 @@ def _tokenizer(run: Path, training: PairDataset, config: TrainConfig) -> PromptT
 def _validate(
     model: CaptionModel,
     tokenizer: PromptTokenizer,
-    validation: PairDataset,
     examples: Examples,
     accelerator: Accelerator,
     tracker: Tracker | None,
@@ -264,7 +238,7 @@ def _validate(
 ) -> dict[str, float]:
     """Loss and greedy predictions on the first validation pairs."""
     model.eval()
-    pairs = readable_pairs(validation, VALIDATION_PAIRS)
+    pairs = list(readable_pairs(examples.pairs, VALIDATION_PAIRS))
     total, count, predictions = 0.0, 0, list[str]()
     for start in range(0, len(pairs), 64):
         batch = Collate(tokenizer.pad_id)([examples.of(pair) for pair in pairs[start : start + 64]]).to(accelerator.device)
@@ -285,26 +259,24 @@ def _validate(
     return values
 
 
-def _announce(config: TrainConfig, model: CaptionModel, training: PairDataset, run: Path, pairs_per_update: int) -> None:
+def _announce(config: TrainConfig, model: CaptionModel, data: TrainingData, run: Path, pairs_per_update: int) -> None:
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     encoder = sum(parameter.numel() for parameter in model.encoder.parameters()) / 1e6
     print(
         f"{run}: {parameters:.1f} M parameters ({encoder:.1f} M in {model.config.encoder.name}), {model.num_image_tokens} image tokens, "
-        f"{len(training)} training pairs, {config.max_steps} steps of {pairs_per_update}"
+        f"{data}, {config.max_steps} steps of {pairs_per_update}"
     )
 
 
-def _finish(config: TrainConfig, run: Path, training: PairDataset) -> None:
+def _finish(config: TrainConfig, run: Path, data: TrainingData) -> None:
     """Compare the best weights with the training-free baselines on the test split, and say what to do next."""
-    test = PairDataset(config.data, "test")
-    pairs = readable_pairs(test, config.final_pairs)
+    pairs = data.test(config.final_pairs)
     images, prompts = [pair.image for pair in pairs], [pair.prompt for pair in pairs]
-    known = readable_pairs(training, 20_000)
     inverter = PromptInverter.from_pretrained(run / "model")
     captioners = {
         "reprompt": lambda some: [prediction.prompt for prediction in inverter.predict(some)],
-        "nearest": Nearest([pair.image for pair in known], [pair.prompt for pair in known]).caption,
-        "constant": Constant([pair.prompt for pair in known]).caption,
+        "nearest": Nearest((pair.image, pair.prompt) for pair in data.known(KNOWN_PAIRS)).caption,
+        "constant": Constant(list(islice(data.prompts(), KNOWN_PAIRS))).caption,
     }
     similarity = SentenceSimilarity()
     results: list[Result] = []
@@ -327,11 +299,6 @@ def _finish(config: TrainConfig, run: Path, training: PairDataset) -> None:
 def _resume_command(config: TrainConfig) -> str:
     given = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--no-resume")]
     return " ".join(["python train.py", *given, "--resume"])
-
-
-def _ignore_ctrl_c(worker: int) -> None:
-    """Ctrl-C reaches the workers too; the main process decides when they end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _StopRequest:

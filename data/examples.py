@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,15 +31,15 @@ class Pairs(Protocol):
     def __getitem__(self, index: int) -> Pair: ...
 
 
-def readable_pairs(pairs: Pairs, count: int) -> list[Pair]:
+def readable_pairs(pairs: Pairs, count: int) -> Iterator[Pair]:
     """The first `count` pairs that can be read."""
-    found: list[Pair] = []
+    found = 0
     for index in range(len(pairs)):
-        if len(found) == count:
-            break
+        if found == count:
+            return
         with suppress(ImageError, PairError):
-            found.append(pairs[index])
-    return found
+            yield pairs[index]
+            found += 1
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ class TextFormat:
 @dataclass(frozen=True)
 class Example:
     """One pair: the image as the network wants it, and tokens, begin and end included. `skipped` has the
-    kind of the failure where another pair should have stood here and could not be read."""
+    kind of the failure where another pair should have stood here and could not be read; `after` is where a stream stands after it."""
 
     image: Tensor
     tokens: list[int]
     skipped: Counter[str] = field(default_factory=Counter)
+    after: Any = None
 
 
 class Examples(Dataset[Example]):
@@ -115,6 +116,7 @@ class Batch:
     input_ids: Tensor
     labels: Tensor
     skipped: Counter[str]
+    after: Any = None
 
     @property
     def num_tokens(self) -> int:
@@ -122,11 +124,11 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Asked for by DataLoader."""
-        return Batch(self.images.pin_memory(), self.input_ids.pin_memory(), self.labels.pin_memory(), self.skipped)
+        return Batch(self.images.pin_memory(), self.input_ids.pin_memory(), self.labels.pin_memory(), self.skipped, self.after)
 
     def to(self, device: torch.device) -> Batch:
         images, input_ids, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.input_ids, self.labels))
-        return Batch(images, input_ids, labels, self.skipped)
+        return Batch(images, input_ids, labels, self.skipped, self.after)
 
 
 @dataclass(frozen=True)
@@ -143,4 +145,4 @@ class Collate:
             input_ids[row, : len(example.tokens) - 1] = torch.tensor(example.tokens[:-1])
             labels[row, : len(example.tokens) - 1] = torch.tensor(example.tokens[1:])
         skipped: Counter[str] = sum((example.skipped for example in examples), Counter())
-        return Batch(torch.stack([example.image for example in examples]), input_ids, labels, skipped)
+        return Batch(torch.stack([example.image for example in examples]), input_ids, labels, skipped, examples[-1].after)

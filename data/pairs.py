@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class ArchivePairs(Dataset[Pair]):
     def __init__(self, locations: Sequence[PairLocation], prompt_names: Sequence[str] = PROMPT_NAMES) -> None:
         self.locations = list(locations)
         self.prompt_names = prompt_names
+        self.skipped: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self.locations)
@@ -92,12 +93,6 @@ class ArchivePairs(Dataset[Pair]):
         location = self.locations[index]
         image = read_image(read_member(location.tar, location.image), name=f"{location.tar}:{location.key}")
         return Pair(location.key, image, self.prompt(index), self.metadata(index))
-
-    def prompts(self) -> Iterator[str]:
-        """Every prompt that can be read, in order."""
-        for index in range(len(self)):
-            with suppress(PairError):
-                yield self.prompt(index)
 
     def fingerprint(self) -> str:
         """Changes when pairs are added, removed, renamed or of another size; not when the files are moved."""

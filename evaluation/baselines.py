@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,9 +46,13 @@ class Constant:
 class Nearest:
     """The prompt of the training image that looks most alike: smallest squared distance of pixels at 16 x 16."""
 
-    def __init__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> None:
-        self.prompts = list(prompts)
-        self.pixels = np.stack([_thumbnail(image) for image in images])
+    def __init__(self, pairs: Iterable[tuple[Image.Image, str]]) -> None:
+        self.prompts: list[str] = []
+        thumbnails = []  # as the pairs come: they need not fit into memory
+        for image, prompt in pairs:
+            self.prompts.append(prompt)
+            thumbnails.append(_thumbnail(image))
+        self.pixels = np.stack(thumbnails)
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         queries = np.stack([_thumbnail(image) for image in images])
@@ -95,7 +99,7 @@ class HuggingFace:
 def build_baseline(
     spec: str,
     *,
-    training_pairs: Callable[[], tuple[Sequence[Image.Image], Sequence[str]]],
+    training_pairs: Callable[[], Iterable[tuple[Image.Image, str]]],
     num_beams: int,
     max_new_tokens: int,
     device: torch.device,
@@ -107,9 +111,9 @@ def build_baseline(
     """
     kind, _, source = spec.partition("=")
     if kind == "constant":
-        return kind, Constant(training_pairs()[1])
+        return kind, Constant([prompt for _, prompt in training_pairs()])
     if kind == "nearest":
-        return kind, Nearest(*training_pairs())
+        return kind, Nearest(training_pairs())
     if kind in HUB_IDS:
         if source and not Path(source).exists() and source.count("/") != 1:
             raise BaselineError(f"the baseline {kind!r}: {source} is neither a directory nor a Hub id")

@@ -73,7 +73,16 @@ class TrainConfig:
     name: str = "mini"
     """The run's name; it becomes runs/NAME unless --out says otherwise."""
     data: Path = Path("datasets/mini")
-    """A data set directory made by generate_data.py. datasets/mini is made when it is not there."""
+    """A data set directory made by generate_data.py (datasets/mini is made when it is not there); a directory or pattern of WebDataset tars,
+    "shards/{0000..0099}.tar"; an image folder with a metadata.jsonl; or the id of a data set on the Hub. All but the first are split by their own
+    train, val and test, or by a hash of the prompt's words."""
+    stream: bool = False
+    """Read --data as it comes instead of by number: tars at URLs (https://, s3://, whatever fsspec opens) or a Hub data set too large for this
+    machine. Validation and test take the first pairs of their share."""
+    image_column: str | None = None
+    """The column of images in a Hub data set, where there are several."""
+    prompt_column: str | None = None
+    """The column or key that holds the prompt, where it is not prompt, text or caption."""
     out: Path | None = None
     init: str | None = None
     """Begin with this checkpoint, its network and its tokenizer, instead of from scratch: a model directory of ours, or a GIT of
@@ -137,6 +146,8 @@ class TrainConfig:
         for name, most in (("frozen_encoder", 1.0), ("ema_decay", 0.99999), ("label_smoothing", 0.99)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be between 0 and {most}, not {getattr(self, name)}")
+        if self.reuse_features and self.stream:
+            raise ConfigError("reuse_features keeps what belongs to numbered pairs; leave it or stream out")
         if self.reuse_features and (self.frozen_encoder < 1 or self.augment):
             raise ConfigError("reuse_features needs an encoder that makes the same of an image every time: add --frozen-encoder 1 --no-augment")
 

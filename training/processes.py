@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import accelerate
 import torch
 from accelerate import Accelerator
@@ -12,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model import CaptionModel
 from training.config import ConfigError
+from training.run_state import Stateful
 
 _MIXED_PRECISION = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
 
@@ -63,3 +66,18 @@ def follow_shards(model: CaptionModel) -> None:
         if isinstance(block, FSDPModule):
             register_fsdp_forward_method(block, "project")
             register_fsdp_forward_method(block, "finish")
+
+
+class Gathered:
+    """The state of something that every process has for itself, in one checkpoint."""
+
+    def __init__(self, own: Stateful, accelerator: Accelerator) -> None:
+        self.own = own
+        self.accelerator = accelerator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every process calls this."""
+        return {"processes": accelerate.utils.gather_object([self.own.state_dict()])}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.own.load_state_dict(state["processes"][self.accelerator.process_index])

@@ -85,13 +85,14 @@ class RunState:
         weights = get_model_state_dict(self.module, options=_WHOLE)
         average = None if self.average is None else get_model_state_dict(self.average, options=_WHOLE)
         optimizer = get_optimizer_state_dict(self.module, self.optimizer, options=_WHOLE)
+        others = {name: other.state_dict() for name, other in self.others.items()}
         if not write:
             return
         loop = {
             "progress": asdict(self.progress),
             "optimizer": optimizer,
             "schedule": self.schedule.state_dict(),
-            "others": {name: other.state_dict() for name, other in self.others.items()},
+            "others": others,
         }
         files: dict[str, Callable[[Path], None]] = {
             WEIGHTS_FILE: lambda path: safetensors.torch.save_file(_separate(weights), path),

@@ -53,7 +53,7 @@ def save_blip(directory: Path) -> None:
 
 
 def build(spec: str) -> tuple[str, object]:
-    return build_baseline(spec, training_pairs=lambda: (IMAGES, PROMPTS), num_beams=2, max_new_tokens=5, device=torch.device("cpu"))
+    return build_baseline(spec, training_pairs=lambda: zip(IMAGES, PROMPTS, strict=True), num_beams=2, max_new_tokens=5, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("kind", "save"), [("git", save_git), ("blip", save_blip)])
@@ -68,7 +68,7 @@ def test_a_checkpoint_directory_captions_every_image(tmp_path: Path, kind: str, 
 
 
 def test_nearest_finds_a_disturbed_training_image() -> None:
-    nearest = Nearest(IMAGES, PROMPTS)
+    nearest = Nearest(zip(IMAGES, PROMPTS, strict=True))
     disturbed = [Image.blend(image, Image.new("RGB", image.size, "white"), 0.1).resize((50, 50)) for image in IMAGES]
     assert nearest.caption(disturbed[::-1]) == PROMPTS[::-1]
 

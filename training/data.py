@@ -1,0 +1,119 @@
+"""The pairs of a run: where they come from, and batches of them in an order that goes on after an interruption."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from data.batches import ShuffledBatches
+from data.examples import Batch, Collate, Examples, TextFormat, readable_pairs
+from data.images import AugmentedPreprocess, Preprocess
+from data.pairs import Pair
+from data.sources import ListedPairs, PairSource, open_pairs, prompts
+from data.splits import Split
+from data.streams import Position, Shards, StreamedExamples, StreamLoader, StreamState, held_out, open_stream, training_prompts
+from model import CaptionModel
+from tokenizer import PromptTokenizer
+from training.config import TrainConfig
+from training.features import FeatureExamples, compute_features
+from training.processes import Gathered
+
+STREAMED_PROMPTS = 20_000  # read before training for the tokenizer
+STREAMED_HELD_OUT = 256
+
+
+class TrainingData:
+    """Training, validation and test pairs, by number or as a stream."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        """
+        Raises:
+            ShardError: no data set, or nothing in it.
+        """
+        self.config = config
+        self.shards: Shards | None = None
+        if config.stream:
+            self.shards = open_stream(str(config.data), image_name=config.image_column, prompt_name=config.prompt_column)
+            self.validation: PairSource = ListedPairs(held_out(self.shards, "val", STREAMED_HELD_OUT))
+        else:
+            self.training, self.validation = self._open("train"), self._open("val")
+
+    def _open(self, split: Split) -> PairSource:
+        return open_pairs(str(self.config.data), split, image_name=self.config.image_column, prompt_name=self.config.prompt_column)
+
+    def __str__(self) -> str:
+        return f"a stream of {len(self.shards)} shards" if self.shards is not None else f"{len(self.training)} training pairs"
+
+    def fingerprints(self) -> dict[str, str]:
+        training = self.shards.fingerprint() if self.shards is not None else self.training.fingerprint()
+        return {"training": training, "validation": self.validation.fingerprint()}
+
+    def prompts(self) -> Iterator[str]:
+        """Training prompts for the tokenizer: all, or the first of a stream."""
+        return training_prompts(self.shards, STREAMED_PROMPTS) if self.shards is not None else prompts(self.training)
+
+    def known(self, count: int) -> Iterator[Pair]:
+        """The first training pairs."""
+        return iter(held_out(self.shards, "train", STREAMED_HELD_OUT)) if self.shards is not None else readable_pairs(self.training, count)
+
+    def test(self, count: int) -> list[Pair]:
+        """The first test pairs."""
+        if self.shards is not None:
+            return held_out(self.shards, "test", min(count, STREAMED_HELD_OUT))
+        return list(readable_pairs(self._open("test"), count))
+
+
+class Batches:
+    """The training batches of one process, without end. A stream's place is a state of its own; of numbered pairs the step says it."""
+
+    def __init__(self, data: TrainingData, model: CaptionModel, tokenizer: PromptTokenizer, run: Path, accelerator: Accelerator) -> None:
+        self.config = config = data.config
+        self.accelerator = accelerator
+        seen = model.config.preprocessing
+        preprocess = Preprocess(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
+        text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
+        augment = AugmentedPreprocess(preprocess) if config.augment else None
+        self.collate = Collate(tokenizer.pad_id)
+        self.validation = Examples(data.validation, preprocess, text)
+        self.states: dict[str, Any] = {}
+        self.options = {"num_workers": config.workers, "pin_memory": accelerator.device.type == "cuda", "worker_init_fn": _ignore_ctrl_c}
+        rank, world_size = accelerator.process_index, accelerator.num_processes
+        self.stream: StreamLoader | None = None
+        if data.shards is not None:
+            begin = StreamState((Position(),) * max(1, config.workers))
+            examples = StreamedExamples(data.shards, preprocess, text, begin, augment=augment, seed=config.seed, rank=rank, world_size=world_size)
+            self.stream = StreamLoader(examples, config.batch_size, self.collate, **self.options)
+            self.states["stream"] = Gathered(self.stream, accelerator)
+            return
+        self.count = len(data.training)
+        self.examples: Examples | FeatureExamples = Examples(data.training, preprocess, text, augment=augment, seed=config.seed)
+        if config.reuse_features:
+            stem, bfloat16 = run / "features", config.precision == "bf16"
+            with accelerator.main_process_first():
+                compute_features(stem, model.encoder, self.examples, accelerator.device, bfloat16=bfloat16, workers=config.workers)
+            self.examples = FeatureExamples(stem)
+
+    def after(self, steps: int) -> Iterator[Batch]:
+        """The batches that come after so many updates."""
+        if self.stream is not None:  # whose state was loaded
+            return iter(self.stream)
+        order = ShuffledBatches(
+            self.count,
+            self.config.batch_size,
+            seed=self.config.seed,
+            start_step=steps * self.config.accumulate,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+        loader: Iterable[Batch] = DataLoader(self.examples, batch_sampler=order, collate_fn=self.collate, **self.options)
+        return iter(loader)
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    """Ctrl-C reaches the workers too; the main process decides when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
