@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from data.examples import readable_pairs
 from data.images import ImageError
-from data.pairs import PairDataset
+from data.pairs import PairError
 from data.shards import ShardError, write_json
+from data.sources import open_pairs
 from evaluation.baselines import BaselineError, build_baseline
 from evaluation.metrics import MissingExtraError, SentenceSimilarity
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
@@ -34,8 +35,8 @@ from model import CheckpointError
 class EvaluateConfig:
     """What to measure, on what, beside what."""
 
-    data: Path
-    """A data set directory made by generate_data.py."""
+    data: str
+    """A data set directory made by generate_data.py, or what else train.py takes: tars, an image folder, a data set of the Hub."""
     checkpoint: str = str(DEFAULT_CHECKPOINT)
     """A checkpoint directory or Hub id; the model in the box by default."""
     baseline: tuple[str, ...] = ()
@@ -54,8 +55,10 @@ class EvaluateConfig:
 def main(config: EvaluateConfig) -> None:
     if config.limit < 1 or config.batch_size < 1:
         raise ValueError("--limit and --batch-size must be 1 or more")
-    dataset = PairDataset(config.data, config.split)
-    pairs = [dataset[i] for i in tqdm(range(min(config.limit, len(dataset))), "reading", unit="pair", leave=False)]
+    source = open_pairs(config.data, config.split)
+    pairs = list(tqdm(readable_pairs(source, config.limit), "reading", unit="pair", leave=False))
+    if len(pairs) < min(config.limit, len(source)):
+        print(f"{min(config.limit, len(source)) - len(pairs)} of {len(source)} pairs could not be read and are left out", file=sys.stderr)
     images, prompts = [pair.image for pair in pairs], [pair.prompt for pair in pairs]
     similarity = SentenceSimilarity()
     inverter = PromptInverter.from_pretrained(config.checkpoint)
@@ -77,7 +80,7 @@ def main(config: EvaluateConfig) -> None:
         results.append(score(name, prompts, [pair.slots for pair in pairs], texts, rate, similarity=similarity))
     print(f"\n{len(pairs)} pairs of {config.data} ({config.split}), 95 % bootstrap intervals\n\n{markdown_table(results)}")
     if config.json is not None:
-        about = {"checkpoint": config.checkpoint, "data": str(config.data), "split": config.split, "pairs": len(pairs), "num_beams": config.num_beams}
+        about = {"checkpoint": config.checkpoint, "data": config.data, "split": config.split, "pairs": len(pairs), "num_beams": config.num_beams}
         write_json(config.json, as_json(results, **about))
     if config.report is not None:
         heading = f"# {config.checkpoint}\n\n{len(pairs)} pairs of {config.data} ({config.split}); 95 % bootstrap intervals."
@@ -85,15 +88,15 @@ def main(config: EvaluateConfig) -> None:
         print(f"\nreport: {config.report / 'report.md'}, {config.report / 'samples.png'}, {config.report / 'predictions.jsonl'}")
 
 
-def _training_pairs(directory: Path) -> Iterator[tuple[Image.Image, str]]:
-    training = PairDataset(directory, "train")
+def _training_pairs(data: str) -> Iterator[tuple[Image.Image, str]]:
+    training = open_pairs(data, "train")
     return ((pair.image, pair.prompt) for pair in readable_pairs(training, len(training)))
 
 
 if __name__ == "__main__":
     try:
         main(tyro.cli(EvaluateConfig, description=__doc__))
-    except (BaselineError, CheckpointError, ImageError, MissingExtraError, OSError, ShardError, ValueError) as error:
+    except (BaselineError, CheckpointError, ImageError, MissingExtraError, OSError, PairError, ShardError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\nevaluate.py: stopped; nothing was written")

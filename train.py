@@ -20,6 +20,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import islice
@@ -44,6 +45,7 @@ from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint
 from tokenizer import PromptTokenizer, TokenizerError
 from training.config import PRESETS, ConfigError, TrainConfig
 from training.data import Batches, TrainingData
+from training.estimate import estimate
 from training.health import TrainingError, check_skipped, check_update, skipped_kinds
 from training.meter import Meter
 from training.objective import CaptionLoss
@@ -51,13 +53,14 @@ from training.optimizer import build_optimizer, warmup_cosine
 from training.processes import agree, follow_shards, running_mean, start_accelerator, whole_network
 from training.run_state import FullDiskError, RunState, RunStateError, begin, check_begun, checkpoints, differences
 from training.starting import build_network
-from training.tracking import Tracker
+from training.tracking import Tracker, word_maps
 
 EMBEDDED_DATA = Path("datasets/mini")
 VALIDATION_PAIRS = 256
-PANEL_PAIRS = 16
+PANEL_PAIRS, ATTENTION_PAIRS = 16, 4
 KNOWN_PAIRS = 20_000  # training pairs that the baselines of the comparison know
 LOG_EVERY = 10
+CHARACTERS_PER_TOKEN = 4  # roughly, for the estimate of memory
 TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -107,12 +110,13 @@ def main(config: TrainConfig) -> None:
         progress.skipped = dict(+data.training.skipped)
 
     coming = batches.after(progress.step)
-    tracker = Tracker(run) if accelerator.is_main_process else None
+    tracker = Tracker(run, progress.step) if accelerator.is_main_process else None
     meter = Meter(accelerator)
     stop = _StopRequest()
     if accelerator.is_main_process:
         _announce(config, model, data, run, pairs_per_update)
     bar = tqdm(total=config.max_steps, initial=progress.step, unit="step", desc="training", disable=not accelerator.is_main_process)
+    begun_at = progress.step
     wrapped.train()
     while progress.step < config.max_steps:
         meter.wait_begins()
@@ -150,10 +154,15 @@ def main(config: TrainConfig) -> None:
         if progress.step % LOG_EVERY == 0 or evaluating or saving:
             values = meter.read(progress)
             check_skipped(progress)
+            if begun_at == progress.step - LOG_EVERY:
+                tokens_per_second, images_per_second = values["speed/tokens_per_second"], values["speed/images_per_second"]
+                left = (config.max_steps - progress.step) * pairs_per_update / images_per_second / 60
+                bar.write(f"{tokens_per_second:,.0f} tokens/s, {images_per_second:,.0f} images/s: about {left:,.0f} min to go")
             if tracker is not None:
                 bar.set_postfix(loss=f"{values['train/loss']:.3f}")
                 rates = {f"learning_rate/{group['name']}": group["lr"] for group in optimizer.param_groups}
                 tracker.scalars(values | rates | {"train/gradient_norm": norm, "train/lost_updates": progress.lost_updates}, progress.step)
+        paused = time.perf_counter()
         if evaluating:
             network = whole_network(model if average is None else average.module, accelerator)
             if network is not None:
@@ -171,18 +180,18 @@ def main(config: TrainConfig) -> None:
                 if last or stopping:
                     raise
                 bar.write(f"{error}. Training goes on; the next attempt is after {config.save_every} steps", file=sys.stderr)
+        meter.pause(time.perf_counter() - paused)
         if stopping:
             break
     accelerator.wait_for_everyone()
     bar.close()
-    if tracker is not None:
-        tracker.close()
     if progress.step < config.max_steps:
         sys.exit(f"stopped after step {progress.step}; go on with: {_resume_command(config)}")
-    if accelerator.is_main_process:
+    if tracker is not None:
         if progress.skipped:
             print(f"skipped: {skipped_kinds(progress)}, of {progress.seen + sum(progress.skipped.values())} pairs shown")
-        _finish(config, run, data)
+        tracker.settings(config, _finish(config, run, data) | {"final/best_validation_loss": progress.best_loss})
+        tracker.close()
 
 
 def _prepare_data(config: TrainConfig) -> None:
@@ -247,6 +256,8 @@ def _validate(
             texts = model.search(batch.images, num_beams=1)
         count += batch.num_tokens
         predictions += [tokenizer.decode(found[0].tokens) for found in texts]
+        if start == 0:
+            words = [word_maps(model, tokenizer.decode, batch.images[i : i + 1], texts[i][0].tokens) for i in range(min(ATTENTION_PAIRS, len(texts)))]
     prompts = [pair.prompt for pair in pairs]
     values = {
         "loss": total / count,
@@ -256,21 +267,30 @@ def _validate(
     if tracker is not None:
         tracker.scalars({f"validation/{name}": value for name, value in values.items()}, step)
         tracker.panel([pair.image for pair in pairs[:PANEL_PAIRS]], prompts[:PANEL_PAIRS], predictions[:PANEL_PAIRS], step)
+        if any(words):
+            tracker.attention([pair.image for pair in pairs[: len(words)]], words, step)
     return values
 
 
 def _announce(config: TrainConfig, model: CaptionModel, data: TrainingData, run: Path, pairs_per_update: int) -> None:
-    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    encoder = sum(parameter.numel() for parameter in model.encoder.parameters()) / 1e6
-    print(
-        f"{run}: {parameters:.1f} M parameters ({encoder:.1f} M in {model.config.encoder.name}), {model.num_image_tokens} image tokens, "
-        f"{data}, {config.max_steps} steps of {pairs_per_update}"
+    tokens = round(sum(len(prompt) for prompt in islice(data.prompts(), 200)) / 200 / CHARACTERS_PER_TOKEN)
+    needs = estimate(
+        model.config,
+        batch_size=config.batch_size,
+        text_tokens=max(1, min(tokens, model.config.max_text_tokens)),
+        half=config.precision != "fp32",
+        frozen=config.frozen_encoder,
+        average=config.ema_decay > 0,
     )
+    print(f"{run}: {model.config.encoder.name}, {model.num_image_tokens} image tokens, {needs}")
+    print(f"{data}, {config.max_steps} steps of {pairs_per_update}")
 
 
-def _finish(config: TrainConfig, run: Path, data: TrainingData) -> None:
-    """Compare the best weights with the training-free baselines on the test split, and say what to do next."""
-    pairs = data.test(config.final_pairs)
+def _finish(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, float]:
+    """Compare the best weights with the training-free baselines on the test split, and say what to do next; what came of ours."""
+    pairs, unread = data.test(config.final_pairs)
+    if unread:
+        print(f"{unread} test pairs could not be read and are left out")
     images, prompts = [pair.image for pair in pairs], [pair.prompt for pair in pairs]
     inverter = PromptInverter.from_pretrained(run / "model")
     captioners = {
@@ -294,6 +314,7 @@ def _finish(config: TrainConfig, run: Path, data: TrainingData) -> None:
     print(f"caption       python caption.py IMAGE_OR_FOLDER --checkpoint {run / 'model'}")
     print("train longer  python generate_data.py --out datasets/large --num-images 20000")
     print(f"              python train.py --data datasets/large --name long --max-steps {4 * config.max_steps}")
+    return {f"final/{name}": found.mean for name, found in (results[0].metrics | results[0].slots).items()}
 
 
 def _resume_command(config: TrainConfig) -> str:

@@ -32,7 +32,7 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
         ImageError: missing, empty, damaged, cut short, not an image, or more than `MAX_PIXELS` pixels.
     """
     label = name or (str(source) if isinstance(source, Path) else "image")
-    if isinstance(source, bytes) and not source:
+    if not source if isinstance(source, bytes) else source.is_file() and source.stat().st_size == 0:
         raise ImageError(f"{label}: the file is empty", "empty image")
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:

@@ -51,6 +51,8 @@ def open_pairs(source: str, split: Split, *, image_name: str | None = None, prom
     Raises:
         ShardError: none of these, or nothing in it.
     """
+    if "://" in source:
+        raise ShardError(f"{source} is not on this machine: add --stream to read it as it comes, or download it")
     prompt_names = (prompt_name,) if prompt_name else PROMPT_NAMES
     path = Path(source)
     if (path / DATASET_FILE).is_file():
@@ -70,8 +72,6 @@ def open_pairs(source: str, split: Split, *, image_name: str | None = None, prom
         return pairs if divided else SplitPairs(pairs, split)
     if files := expand(source):
         return SplitPairs(TarPairs([Path(file) for file in files], prompt_names), split)
-    if "://" in source:
-        raise ShardError(f"{source} is not on this machine: add --stream to read it as it comes, or download it")
     if _HUB_ID.fullmatch(source) and not path.parent.is_dir():
         return open_hub(source, split, image_name, prompt_names)
     raise ShardError(f"{source} is not a data set: it does not exist. Make one with: python generate_data.py --out {source}")

@@ -92,6 +92,24 @@ class Decoder(nn.Module):
             key, value = cache.append(layer, key, value)
         return block.finish(x, attend_shared(query, prefix_key, prefix_value, key, value, mask, self._attention_dropout))
 
+    @torch.no_grad()
+    def attention_to_image(self, input_ids: Tensor, prefix: PrefixCache) -> Tensor:
+        """(N, T) token ids, N images in `prefix` -> (N, T, P), how each text position divides its attention to the image: the mean over
+        layers and heads, without what it pays to the text, summing to 1 over the image tokens."""
+        steps = input_ids.shape[1]
+        x = self.embedding_norm(self.token_embedding(input_ids) + self.position_embedding.weight[:steps])
+        image_tokens = prefix.keys[0].shape[2]
+        mask = text_rows(image_tokens, 0, steps, input_ids.device)
+        found = x.new_zeros(len(input_ids), steps, image_tokens, dtype=torch.float32)
+        for block, prefix_key, prefix_value in zip(self._layers, prefix.keys, prefix.values, strict=True):
+            query, key, value = block.project(x)
+            keys, values = torch.cat([prefix_key, key], 2), torch.cat([prefix_value, value], 2)
+            scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+            weights = scores.masked_fill(~mask, float("-inf")).float().softmax(-1)
+            x = block.finish(x, weights.to(values.dtype) @ values)
+            found += weights[..., :image_tokens].mean(1)
+        return found / found.sum(-1, keepdim=True)
+
     def _run(self, layer: Callable[..., Any], *arguments: Any) -> Any:
         """One layer; with gradient checkpointing its activations are computed again in the backward pass instead of being kept."""
         if self.gradient_checkpointing and torch.is_grad_enabled():

@@ -46,6 +46,7 @@ class ImageEncoder(nn.Module):
         self.gives_map = output.ndim == 4
         self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
         self.num_image_tokens, feature_width = self._tokens(output).shape[1:]
+        self.grid = self._grid(output)
         self.position = nn.Parameter(torch.zeros(1, self.num_image_tokens, feature_width)) if self.gives_map else None
         self.frame_embedding = nn.Parameter(torch.zeros(config.frames, 1, feature_width)) if config.frames else None
         self.projection = nn.Sequential(nn.Linear(feature_width, width), nn.LayerNorm(width, eps=1e-5))
@@ -58,6 +59,16 @@ class ImageEncoder(nn.Module):
         if not self.gives_map:
             return output
         return output.flatten(1, 2) if self.channels_last else output.flatten(2).transpose(1, 2)
+
+    def _grid(self, output: Tensor) -> tuple[int, int] | None:
+        """Rows and columns of the picture that the last image tokens stand for, row by row; tokens of the whole picture (class token,
+        registers) come before them. None where a model orders them otherwise."""
+        if self.gives_map:
+            rows, columns = output.shape[1:3] if self.channels_last else output.shape[2:]
+        else:
+            rows, columns = getattr(getattr(self.backbone, "patch_embed", None), "grid_size", (0, 0))
+        extra = self.num_image_tokens - rows * columns
+        return (int(rows), int(columns)) if rows and extra == (0 if self.gives_map else getattr(self.backbone, "num_prefix_tokens", 0)) else None
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         return self.project(self.features(pixel_values))

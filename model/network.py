@@ -120,6 +120,16 @@ class CaptionModel(nn.Module):
         smoothing = self.config.label_smoothing if self.training else 0.0
         return F.cross_entropy(logits.float(), labels[labelled], label_smoothing=smoothing, reduction="sum")
 
+    @torch.no_grad()
+    def attention_maps(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor | None:
+        """(B, 3, H, W), (B, T) -> (B, T, rows, columns): where in the picture each text position looks, summing to 1 over the picture; None where
+        the encoder's tokens do not stand for places (`ImageEncoder.grid`)."""
+        if self.encoder.grid is None:
+            return None
+        rows, columns = self.encoder.grid
+        maps = self.decoder.attention_to_image(input_ids, self.decoder.prefix(self.encoder(pixel_values)))[..., -rows * columns :]
+        return (maps / maps.sum(-1, keepdim=True)).unflatten(-1, (rows, columns))
+
     def generate(
         self, pixel_values: Tensor, *, num_beams: int = 4, max_new_tokens: int | None = None, length_penalty: float = 1.0
     ) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 from accelerate.state import AcceleratorState
+from archives import encoded, numbered, write_tar
 from commands import ROOT, TINY, TINY_VIT, command, run, run_on_two_processes
 from examples import write_dataset
 from PIL import Image
@@ -22,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from data.shards import DATASET_FILE, ShardError, ShardWriter, write_json
+from data.splits import prompt_group, split_of
 from training.config import ConfigError
 from training.health import TrainingError
 from training.run_state import RunStateError
@@ -236,3 +239,31 @@ def test_a_full_disk_in_the_middle_costs_a_checkpoint_and_not_the_run(
     assert "the disk is full: step-000004 was not saved" in err
     assert "Training goes on; the next attempt is after 4 steps" in err
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-000008", "step-000009"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_trains_and_goes_on_where_it_stopped(workers: int, tmp_path: Path, train_here: Callable[..., None]) -> None:
+    for shard in range(3):
+        write_tar(tmp_path / "tars" / f"{shard}.tar", numbered(60 * shard, 60 * shard + 60))
+    arguments = ["mini", "--data", tmp_path / "tars" / "{0..2}.tar", "--stream", *TINY, "--batch-size", 8, "--max-steps", 12]
+    arguments += ["--keep-checkpoints", 9, "--workers", workers]
+    train_here(*arguments, "--out", tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    for step in (8, 12):
+        shutil.rmtree(tmp_path / "parts" / "checkpoints" / f"step-{step:06d}")
+    train_here(*arguments, "--out", tmp_path / "parts", "--resume")
+    whole, parts = weights(tmp_path / "whole", 12), weights(tmp_path / "parts", 12)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    with pytest.raises(RunStateError, match=f"readers of the stream: 1 processes x {max(1, workers)} workers there, 1 processes x 3 workers now"):
+        train_here(*arguments, "--workers", 3, "--out", tmp_path / "parts", "--resume")
+
+
+def test_an_image_folder_is_trained_on(tmp_path: Path, train_here: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = []
+    broken = next(i for i in range(150) if split_of(prompt_group(f"prompt number {i}")) == "train")
+    for i in range(150):
+        (tmp_path / f"{i}.png").write_bytes(encoded() if i != broken else b"")
+        lines.append(json.dumps({"file_name": f"{i}.png", "words": f"prompt number {i}"}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    train_here("mini", "--data", tmp_path, "--prompt-column", "words", *TINY, "--max-steps", 20, "--out", tmp_path / "run")
+    assert "x empty image, of 32" in capsys.readouterr().out

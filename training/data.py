@@ -61,11 +61,13 @@ class TrainingData:
         """The first training pairs."""
         return iter(held_out(self.shards, "train", STREAMED_HELD_OUT)) if self.shards is not None else readable_pairs(self.training, count)
 
-    def test(self, count: int) -> list[Pair]:
-        """The first test pairs."""
+    def test(self, count: int) -> tuple[list[Pair], int]:
+        """The first test pairs, and how many of them could not be read."""
         if self.shards is not None:
-            return held_out(self.shards, "test", min(count, STREAMED_HELD_OUT))
-        return list(readable_pairs(self._open("test"), count))
+            return held_out(self.shards, "test", min(count, STREAMED_HELD_OUT)), 0
+        test = self._open("test")
+        pairs = list(readable_pairs(test, count))
+        return pairs, min(count, len(test)) - len(pairs)
 
 
 class Batches:

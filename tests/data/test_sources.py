@@ -1,0 +1,186 @@
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from archives import encoded, numbered, write_tar
+from PIL import Image
+
+from data import sources
+from data.images import ImageError
+from data.pairs import Pair, PairError
+from data.shards import ShardError
+from data.sources import HubPairs, PairSource, expand, image_column, open_pairs, prompts
+from data.splits import SPLITS, prompt_group, split_of
+
+
+def all_splits(source: str) -> dict[str, list[str]]:
+    return {split: list(prompts(open_pairs(source, split))) for split in SPLITS}
+
+
+def check_split_by_hash(source: str, count: int) -> None:
+    found = all_splits(source)
+    assert sorted(prompt for split in SPLITS for prompt in found[split]) == sorted(f"prompt number {i}" for i in range(count))
+    for split in SPLITS:
+        assert all(split_of(prompt_group(prompt)) == split for prompt in found[split])
+
+
+def test_tars_in_a_directory_are_split_by_the_prompts(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a" / "0.tar", numbered(0, 60))
+    write_tar(tmp_path / "a" / "1.tar", numbered(60, 120))
+    check_split_by_hash(str(tmp_path / "a"), 120)
+    check_split_by_hash(str(tmp_path / "a" / "{0..1}.tar"), 120)
+    check_split_by_hash(str(tmp_path / "a" / "*.tar"), 120)
+    pair = open_pairs(str(tmp_path / "a"), "train")[0]
+    assert pair.image.size == (12, 10)
+    assert pair.prompt.startswith("prompt number ")
+
+
+def test_tars_with_splits_of_their_own_keep_them(tmp_path: Path) -> None:
+    for name, first in (("train", 0), ("validation", 5), ("test", 10)):
+        write_tar(tmp_path / name / "0.tar", numbered(first, first + 5))
+    found = all_splits(str(tmp_path))
+    assert {split: len(texts) for split, texts in found.items()} == {"train": 5, "val": 5, "test": 5}
+    assert found["val"][0] == "prompt number 5"
+
+
+def test_prompts_come_from_text_caption_or_json(tmp_path: Path) -> None:
+    files = {"1.jpg": encoded("JPEG"), "1.caption": b"one", "2.webp": encoded("WEBP"), "2.json": b'{"text": "two"}'}
+    files |= {"3.png": encoded(), "3.json": b'{"seed": 3}', "4.png": encoded(), "5.txt": b"no image", "6.png": encoded(), "6.json": b"{"}
+    write_tar(tmp_path / "0.tar", files)
+    pairs = sources.TarPairs([tmp_path / "0.tar"], ("prompt", "text"))
+    assert [pairs.prompt(i) for i in (0, 1)] == ["one", "two"]
+    assert len(pairs) == 4
+    for index, kind in ((2, "no prompt"), (3, "damaged metadata")):
+        with pytest.raises(PairError) as error:
+            pairs[index]
+        assert error.value.kind == kind
+
+
+def test_of_a_tar_that_is_cut_short_the_rest_is_used_and_the_cut_counted(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", numbered(0, 50))
+    path.write_bytes(path.read_bytes()[: 20 * 2048 + 700])
+    pairs = sources.TarPairs([path], ("prompt",))
+    assert pairs.skipped == {"cut archive": 1}
+    assert [pairs[i].prompt for i in range(len(pairs))] == [f"prompt number {i}" for i in range(20)]
+    path.write_bytes(b"")
+    with pytest.raises(ShardError, match=r"0\.tar: no image with a \.txt"):
+        sources.TarPairs([path], ("prompt",))
+
+
+def huge() -> bytes:
+    """A PNG of a few bytes whose header promises 65,536 x 65,536 pixels."""
+    header = struct.pack(">IIBBBBB", 1 << 16, 1 << 16, 8, 2, 0, 0, 0)
+    whole = encoded(size=(1, 1))
+    return whole[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + whole[33:]
+
+
+IMAGES = {
+    "whole": (encoded(), None),
+    "cmyk": (encoded("JPEG", "CMYK"), None),
+    "palette": (encoded("PNG", "P"), None),
+    "transparent": (encoded("PNG", "RGBA"), None),
+    "animated": (encoded("GIF", "P", save_all=True, append_images=[Image.new("P", (12, 10), 3)]), None),
+    "empty": (b"", "empty image"),
+    "cut short": (encoded(size=(200, 200))[:-60], "damaged image"),
+    "no image": (b"hello", "damaged image"),
+    "huge": (huge(), "huge image"),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_kind_of_image_is_read_or_named(tmp_path: Path, name: str) -> None:
+    content, kind = IMAGES[name]
+    write_tar(tmp_path / "0.tar", {"1.png": content, "1.txt": b"x"})
+    pairs = sources.TarPairs([tmp_path / "0.tar"], ("prompt",))
+    if kind is None:
+        assert pairs[0].image.mode == "RGB"
+        assert pairs[0].image.size == (12, 10)
+    else:
+        with pytest.raises(ImageError) as error:
+            pairs[0]
+        assert error.value.kind == kind
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(file, "PNG")
+    write_tar(tmp_path / "0.tar", {"1.png": file.getvalue(), "1.txt": b"x"})
+    assert sources.TarPairs([tmp_path / "0.tar"], ("prompt",))[0].image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def write_folder(directory: Path, first: int, last: int, column: str = "text") -> None:
+    directory.mkdir(parents=True)
+    lines = []
+    for i in range(first, last):
+        (directory / f"{i}.png").write_bytes(encoded())
+        lines.append(json.dumps({"file_name": f"{i}.png", column: f"prompt number {i}"}))
+    (directory / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_an_image_folder(tmp_path: Path) -> None:
+    write_folder(tmp_path / "flat", 0, 100)
+    check_split_by_hash(str(tmp_path / "flat"), 100)
+    for name, first in (("train", 0), ("val", 6), ("test", 9)):
+        write_folder(tmp_path / "own" / name, first, first + 3, "caption")
+    assert all_splits(str(tmp_path / "own"))["test"] == ["prompt number 9", "prompt number 10", "prompt number 11"]
+    (tmp_path / "own" / "train" / "0.png").unlink()
+    with open(tmp_path / "own" / "train" / "metadata.jsonl", "a") as file:
+        file.write('{"file_name": \n\n"text"\n')
+    pairs = open_pairs(str(tmp_path / "own"), "train")
+    assert pairs.skipped == {"damaged metadata": 2}
+    with pytest.raises(ImageError, match="no such file"):
+        pairs[0]
+
+
+def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    columns = {"picture": [Image.new("RGB", (12, 10))] * 100, "words": [f"prompt number {i}" for i in range(100)]}
+    features = datasets.Features({"picture": datasets.Image(), "words": datasets.Value("string")})
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    monkeypatch.setattr(sources, "load_hub", lambda name, streaming: {"train": rows})
+    with pytest.raises(ShardError, match="give --prompt-column, one of: picture, words"):
+        open_pairs("someone/something", "train")
+    found = {split: open_pairs("someone/something", split, prompt_name="words") for split in SPLITS}
+    assert sum(map(len, found.values())) == 100
+    pair: Pair = found["val"][0]
+    assert split_of(prompt_group(pair.prompt)) == "val"
+    assert pair.image.size == (12, 10)
+    assert isinstance(open_pairs("someone/something", "val", prompt_name="words"), sources.SplitPairs)
+    monkeypatch.setattr(sources, "load_hub", lambda name, streaming: {"train": rows, "validation": rows, "test": rows})
+    divided: PairSource = open_pairs("someone/something", "val", prompt_name="words")
+    assert isinstance(divided, HubPairs)
+    assert len(divided) == 100
+    with pytest.raises(ShardError, match="no image column 'image'; images are in: picture"):
+        image_column("x", features, "image")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("none", "does not exist. Make one with"),
+        ("https://host/{0..3}.tar", "add --stream"),
+        ("empty", r"has no dataset.json \(what generate_data.py was given as --out\), no metadata.jsonl and no .tar"),
+        ("someone/nothing", "neither a path here nor a data set that can be had from the Hub"),
+    ],
+)
+def test_what_is_no_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ShardError, match=message):
+        open_pairs(source, "train")
+
+
+def test_too_few_pairs_to_hold_some_out(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"1.png": encoded(), "1.txt": b"x"})
+    with pytest.raises(ShardError, match="of 1 pairs none falls into the val split"):
+        open_pairs(str(tmp_path), "val")
+
+
+def test_patterns() -> None:
+    assert expand("https://host/{008..010}.tar") == ["https://host/008.tar", "https://host/009.tar", "https://host/010.tar"]
+    assert expand("s3://bucket/{0..1}/{0..1}.tar") == [f"s3://bucket/{i}/{j}.tar" for i in (0, 1) for j in (0, 1)]
+    assert expand("nothing*.tar") == []
