@@ -33,7 +33,7 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     """
     label = name or (str(source) if isinstance(source, Path) else "image")
     if not source if isinstance(source, bytes) else source.is_file() and source.stat().st_size == 0:
-        raise ImageError(f"{label}: the file is empty", "empty image")
+        raise ImageError(f"{label}: not a readable image (the file is empty)", "empty image")
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.width * image.height > MAX_PIXELS:
