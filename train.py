@@ -21,8 +21,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -51,7 +51,7 @@ from training.meter import Meter
 from training.objective import CaptionLoss
 from training.optimizer import build_optimizer, warmup_cosine
 from training.processes import agree, follow_shards, running_mean, start_accelerator, whole_network
-from training.run_state import FullDiskError, RunState, RunStateError, begin, check_begun, checkpoints, differences
+from training.run_state import Progress, RunState, RunStateError, begin, check_begun, checkpoints, differences, full_disk_is_survived
 from training.starting import build_network
 from training.tracking import Tracker, word_maps
 
@@ -62,6 +62,50 @@ KNOWN_PAIRS = 20_000  # training pairs that the baselines of the comparison know
 LOG_EVERY = 10
 CHARACTERS_PER_TOKEN = 4  # roughly, for the estimate of memory
 TOKENIZER_FILE = "tokenizer.json"
+
+
+Validate = Callable[[CaptionModel, PromptTokenizer, Examples, Accelerator, "Tracker | None", int], dict[str, float]]
+Export = Callable[[CaptionModel, PromptTokenizer, Path], None]
+
+
+@torch.no_grad()
+def _validate(
+    model: CaptionModel,
+    tokenizer: PromptTokenizer,
+    examples: Examples,
+    accelerator: Accelerator,
+    tracker: Tracker | None,
+    step: int,
+) -> dict[str, float]:
+    """Loss and greedy predictions on the first validation pairs."""
+    model.eval()
+    pairs = list(readable_pairs(examples.pairs, VALIDATION_PAIRS))
+    total, count, predictions = 0.0, 0, list[str]()
+    for start in range(0, len(pairs), 64):
+        batch = Collate(tokenizer.pad_id)([examples.of(pair) for pair in pairs[start : start + 64]]).to(accelerator.device)
+        with accelerator.autocast():
+            total += float(model.summed_loss(batch.images, batch.input_ids, batch.labels))
+            texts = model.search(batch.images, num_beams=1)
+        count += batch.num_tokens
+        predictions += [tokenizer.decode(found[0].tokens) for found in texts]
+        if start == 0:
+            words = [word_maps(model, tokenizer.decode, batch.images[i : i + 1], texts[i][0].tokens) for i in range(min(ATTENTION_PAIRS, len(texts)))]
+    prompts = [pair.prompt for pair in pairs]
+    values = {
+        "loss": total / count,
+        "token_f1": float(token_f1(prompts, predictions).mean()),
+        "exact_match": float(exact_match(prompts, predictions).mean()),
+    }
+    if tracker is not None:
+        tracker.scalars({f"validation/{name}": value for name, value in values.items()}, step)
+        tracker.panel([pair.image for pair in pairs[:PANEL_PAIRS]], prompts[:PANEL_PAIRS], predictions[:PANEL_PAIRS], step)
+        if any(words):
+            tracker.attention([pair.image for pair in pairs[: len(words)]], words, step)
+    return values
+
+
+def _export(model: CaptionModel, tokenizer: PromptTokenizer, directory: Path) -> None:
+    PromptInverter(model, tokenizer).save_pretrained(directory)
 
 
 def main(config: TrainConfig) -> None:
@@ -90,6 +134,29 @@ def main(config: TrainConfig) -> None:
     elif accelerator.is_main_process:
         begin(run, begun)
 
+    progress = fit(config, accelerator, run, data, model, tokenizer)
+    if progress.step < config.max_steps:
+        sys.exit(f"stopped after step {progress.step}; go on with: {_resume_command(config)}")
+    if accelerator.is_main_process:
+        if progress.skipped:
+            print(f"skipped: {skipped_kinds(progress)}, of {progress.seen + sum(progress.skipped.values())} pairs shown")
+        outcome = _finish(config, run, data) | {"final/best_validation_loss": progress.best_loss}
+        with closing(Tracker(run, progress.step)) as tracker:
+            tracker.settings(config, outcome)
+
+
+def fit(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    run: Path,
+    data: TrainingData,
+    model: CaptionModel,
+    tokenizer: PromptTokenizer,
+    *,
+    validate: Validate = _validate,
+    export: Export = _export,
+) -> Progress:
+    """The training loop, from the last checkpoint in `run` to `config.max_steps` or a request to stop."""
     batches = Batches(data, model, tokenizer, run, accelerator)
     objective = CaptionLoss(model, from_features=config.reuse_features)
     if config.compile:
@@ -109,6 +176,7 @@ def main(config: TrainConfig) -> None:
     if progress.step == 0 and not config.stream:
         progress.skipped = dict(+data.training.skipped)
 
+    pairs_per_update = config.batch_size * config.accumulate * accelerator.num_processes
     coming = batches.after(progress.step)
     tracker = Tracker(run, progress.step) if accelerator.is_main_process else None
     meter = Meter(accelerator)
@@ -166,32 +234,25 @@ def main(config: TrainConfig) -> None:
         if evaluating:
             network = whole_network(model if average is None else average.module, accelerator)
             if network is not None:
-                measured = _validate(network, tokenizer, batches.validation, accelerator, tracker, progress.step)
+                measured = validate(network, tokenizer, batches.validation, accelerator, tracker, progress.step)
                 bar.write(f"step {progress.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
                 if measured["loss"] < progress.best_loss:
                     progress.best_loss, progress.best_step, saving = measured["loss"], progress.step, True
-                    PromptInverter(network, tokenizer).save_pretrained(run / "model")
+                    with full_disk_is_survived(bar, unless=last or stopping):
+                        export(network, tokenizer, run / "model")
             saving = agree(saving)
             wrapped.train()
         if saving:
-            try:
+            with full_disk_is_survived(bar, unless=last or stopping):
                 state.save(run, keep=config.keep_checkpoints, write=accelerator.is_main_process)
-            except FullDiskError as error:
-                if last or stopping:
-                    raise
-                bar.write(f"{error}. Training goes on; the next attempt is after {config.save_every} steps", file=sys.stderr)
         meter.pause(time.perf_counter() - paused)
         if stopping:
             break
     accelerator.wait_for_everyone()
     bar.close()
-    if progress.step < config.max_steps:
-        sys.exit(f"stopped after step {progress.step}; go on with: {_resume_command(config)}")
     if tracker is not None:
-        if progress.skipped:
-            print(f"skipped: {skipped_kinds(progress)}, of {progress.seen + sum(progress.skipped.values())} pairs shown")
-        tracker.settings(config, _finish(config, run, data) | {"final/best_validation_loss": progress.best_loss})
         tracker.close()
+    return progress
 
 
 def _prepare_data(config: TrainConfig) -> None:
@@ -234,42 +295,6 @@ def _tokenizer(run: Path, data: TrainingData, config: TrainConfig) -> PromptToke
         prompts = list(tqdm(data.prompts(), "reading prompts", unit="prompt", leave=False))
         PromptTokenizer.train(prompts, config.model.vocab_size).save(path)
     return PromptTokenizer.load(path)
-
-
-@torch.no_grad()
-def _validate(
-    model: CaptionModel,
-    tokenizer: PromptTokenizer,
-    examples: Examples,
-    accelerator: Accelerator,
-    tracker: Tracker | None,
-    step: int,
-) -> dict[str, float]:
-    """Loss and greedy predictions on the first validation pairs."""
-    model.eval()
-    pairs = list(readable_pairs(examples.pairs, VALIDATION_PAIRS))
-    total, count, predictions = 0.0, 0, list[str]()
-    for start in range(0, len(pairs), 64):
-        batch = Collate(tokenizer.pad_id)([examples.of(pair) for pair in pairs[start : start + 64]]).to(accelerator.device)
-        with accelerator.autocast():
-            total += float(model.summed_loss(batch.images, batch.input_ids, batch.labels))
-            texts = model.search(batch.images, num_beams=1)
-        count += batch.num_tokens
-        predictions += [tokenizer.decode(found[0].tokens) for found in texts]
-        if start == 0:
-            words = [word_maps(model, tokenizer.decode, batch.images[i : i + 1], texts[i][0].tokens) for i in range(min(ATTENTION_PAIRS, len(texts)))]
-    prompts = [pair.prompt for pair in pairs]
-    values = {
-        "loss": total / count,
-        "token_f1": float(token_f1(prompts, predictions).mean()),
-        "exact_match": float(exact_match(prompts, predictions).mean()),
-    }
-    if tracker is not None:
-        tracker.scalars({f"validation/{name}": value for name, value in values.items()}, step)
-        tracker.panel([pair.image for pair in pairs[:PANEL_PAIRS]], prompts[:PANEL_PAIRS], predictions[:PANEL_PAIRS], step)
-        if any(words):
-            tracker.attention([pair.image for pair in pairs[: len(words)]], words, step)
-    return values
 
 
 def _announce(config: TrainConfig, model: CaptionModel, data: TrainingData, run: Path, pairs_per_update: int) -> None:

@@ -214,17 +214,46 @@ def mini() -> TrainConfig:
 
 def small() -> TrainConfig:
     """One consumer GPU, 50,000 to 100,000 pairs."""
-    model = NetworkConfig(encoder="vit_small_patch16_224")
+    model = NetworkConfig(encoder="vit_small_patch16_224", pretrained_encoder=True)
     return TrainConfig(
-        name="small", model=model, data=Path("datasets/small"), max_steps=20_000, batch_size=128, learning_rate=5e-4, warmup_steps=1000, workers=6
+        name="small",
+        model=model,
+        data=Path("datasets/small"),
+        max_steps=20_000,
+        batch_size=128,
+        learning_rate=5e-4,
+        encoder_rate=0.2,
+        warmup_steps=1000,
+        evaluate_every=1000,
+        workers=6,
     )
 
 
 def base() -> TrainConfig:
     """GIT-base shape, several GPUs, millions of pairs."""
-    model = NetworkConfig(encoder="vit_base_patch16_224", width=768, layers=6, heads=12, ffn_width=3072, vocab_size=30_000, max_text_tokens=128)
+    model = NetworkConfig(
+        encoder="vit_base_patch16_clip_224",
+        pretrained_encoder=True,
+        width=768,
+        layers=6,
+        heads=12,
+        ffn_width=3072,
+        vocab_size=30_000,
+        max_text_tokens=128,
+    )
     return TrainConfig(
-        name="base", model=model, data=Path("datasets/base"), max_steps=200_000, batch_size=64, learning_rate=2.5e-4, warmup_steps=5000, workers=6
+        name="base",
+        model=model,
+        data=Path("datasets/base"),
+        max_steps=200_000,
+        batch_size=64,
+        learning_rate=2.5e-4,
+        encoder_rate=0.2,
+        warmup_steps=5000,
+        ema_decay=0.9998,
+        evaluate_every=2000,
+        save_every=1000,
+        workers=6,
     )
 
 

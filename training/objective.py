@@ -19,6 +19,6 @@ class CaptionLoss(nn.Module):
         self.from_features = from_features
 
     def forward(self, images: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
-        encoder = self.model.encoder
-        image_tokens = encoder.project(images) if self.from_features else encoder(images)
-        return self.model.summed_loss_on(image_tokens, input_ids, labels)
+        if self.from_features:
+            return self.model.summed_loss_on(self.model.encoder.project(images), input_ids, labels)
+        return self.model.summed_loss(images, input_ids, labels)

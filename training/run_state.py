@@ -10,8 +10,10 @@ import errno
 import json
 import os
 import shutil
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +30,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
 
 WEIGHTS_FILE, LOOP_FILE, AVERAGE_FILE, BEGUN_FILE = "model.safetensors", "loop.pt", "average.safetensors", "begun.json"
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -149,14 +152,32 @@ def _write(final: Path, files: dict[str, Callable[[Path], None]]) -> None:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap the system's error in their own
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or _is_full(final.parent)
+        full = _for_want_of_space(error, final.parent)
         shutil.rmtree(temporary, ignore_errors=True)
         if full:
-            raise FullDiskError(
-                f"the disk is full: {final.name} was not saved, earlier checkpoints in {final.parent} are whole. "
-                "Free some space and run the same command with --resume"
-            ) from error
+            raise FullDiskError(f"the disk is full: {final.name} was not saved, earlier checkpoints in {final.parent} are whole") from error
         raise
+
+
+@contextmanager
+def full_disk_is_survived(bar: tqdm, *, unless: bool) -> Iterator[None]:
+    """Say that something could not be written and let training go on, `unless` it is over.
+
+    Raises:
+        FullDiskError: it is over.
+    """
+    try:
+        yield
+    except (OSError, RunStateError, SafetensorError) as error:
+        if not isinstance(error, FullDiskError) and not _for_want_of_space(error, Path()):
+            raise
+        if unless:
+            raise FullDiskError(f"{error}. Free some space and run the same command with --resume") from error
+        bar.write(f"{error}. Training goes on, and tries again when the next checkpoint is due", file=sys.stderr)
+
+
+def _for_want_of_space(error: Exception, path: Path) -> bool:
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or _is_full(path)
 
 
 def _is_full(path: Path) -> bool:

@@ -248,3 +248,21 @@ def test_published_shapes_are_equal(shape: str, tmp_path: Path) -> None:
         assert ours.generate(images, num_beams=1, max_new_tokens=30)[0].tolist() == expected.tolist()
         expected = theirs.generate(pixel_values=images, max_new_tokens=12, num_beams=4, do_sample=False)[:, 1:]
         assert ours.generate(images, num_beams=4, max_new_tokens=12)[0].tolist() == expected.tolist()
+
+
+def test_attention_to_the_image_is_what_git_reports(tmp_path: Path) -> None:
+    theirs = build_git()
+    theirs.save_pretrained(tmp_path)
+    ours = CaptionModel.from_git(tmp_path)
+    pixels, ids = torch.randn(2, 3, 32, 32), torch.randint(3, 50, (2, 6))
+    with torch.no_grad():
+        theirs.set_attn_implementation("eager")
+        layers = theirs(input_ids=ids, pixel_values=pixels, output_attentions=True).attentions
+    images = layers[0].shape[-1] - 6
+    expected = torch.stack([layer[:, :, images:, :images].mean(1) for layer in layers]).sum(0)
+    found = ours.decoder.attention_to_image(ids, ours.decoder.prefix(ours.encoder(pixels)))
+    torch.testing.assert_close(found, expected / expected.sum(-1, keepdim=True), atol=1e-5, rtol=1e-4)
+    maps = ours.attention_maps(pixels, ids)
+    assert maps is not None
+    patches = expected[..., 1:]  # the class token is no place
+    torch.testing.assert_close(maps.flatten(-2), patches / patches.sum(-1, keepdim=True), atol=1e-5, rtol=1e-4)

@@ -104,7 +104,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(torch, "save", full)
     advance(run, 1)
-    with pytest.raises(FullDiskError, match=r"disk is full: step-000002 was not saved.*--resume"):
+    with pytest.raises(FullDiskError, match="disk is full: step-000002 was not saved"):
         run.save(tmp_path, keep=2)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
     monkeypatch.undo()

@@ -1,0 +1,171 @@
+"""What a network learns in ten minutes: ours beside Hugging Face's GIT and BLIP with random weights, as many parameters, the same pairs, the
+same tokenizer, the same loop (`train.fit`), the same minutes of training.
+
+    python benchmarks/learning.py --data datasets/mini
+    python benchmarks/learning.py --data datasets/mini --minutes 2 --networks git --learning-rate 3e-4
+    python benchmarks/learning.py --data datasets/mini --json learning.json --picture docs/learning.png
+
+Each is evaluated on validation pairs while it learns (which does not count as training) and on test pairs at the end, all greedily.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from peers import build_peer, decode, parameters
+from rounds import machine, markdown
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import train
+from evaluation.metrics import SentenceSimilarity, cider_d
+from evaluation.report import score
+from tokenizer import PromptTokenizer
+from training.config import TrainConfig, mini
+from training.data import Batches, TrainingData
+from training.objective import CaptionLoss
+from training.processes import start_accelerator
+from training.starting import build_network
+
+COLOURS = {"ours": "tab:blue", "git": "tab:orange", "blip": "tab:green"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningConfig:
+    """What to compare."""
+
+    data: Path
+    """A data set directory."""
+    networks: tuple[str, ...] = ("ours", "git", "blip")
+    minutes: float = 10.0
+    """Of training, for each."""
+    learning_rate: float = 1e-3
+    evaluations: int = 10
+    test_pairs: int = 1000
+    seed: int = 0
+    json: Path | None = None
+    picture: Path | None = None
+
+
+def build(name: str, config: TrainConfig, tokenizer: PromptTokenizer) -> Any:
+    torch.manual_seed(config.seed)
+    ours = build_network(config, tokenizer, pretrained=False)
+    return ours if name == "ours" else build_peer(name, ours.config)
+
+
+def seconds_per_step(model: Any, batches: Batches, accelerator: Any) -> float:
+    """The median of some updates on real batches, after a few that do not count."""
+    objective, coming, times = CaptionLoss(model).train(), batches.after(0), []
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
+    for _ in range(15):
+        start = time.perf_counter()
+        batch = next(coming)
+        with accelerator.autocast():
+            loss = objective(batch.images, batch.input_ids, batch.labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+    return sorted(times[5:])[5]
+
+
+def learn(name: str, config: LearningConfig, tokenizer: PromptTokenizer, data: TrainingData, similarity: SentenceSimilarity) -> dict[str, Any]:
+    base = dataclasses.replace(mini(), data=config.data, learning_rate=config.learning_rate, seed=config.seed, save_every=10**9)
+    accelerator = start_accelerator(base.precision)
+    with tempfile.TemporaryDirectory() as directory:
+        run = Path(directory)
+        trial = build(name, base, tokenizer)
+        step = seconds_per_step(trial, Batches(data, trial, tokenizer, run, accelerator), accelerator)
+        steps = max(20, int(60 * config.minutes / step))
+        plan = dataclasses.replace(base, max_steps=steps, evaluate_every=max(1, -(-steps // config.evaluations)))
+        model = build(name, plan, tokenizer)
+        curve: list[dict[str, float]] = []
+        clock = {"trained": 0.0, "since": time.perf_counter()}
+
+        def validate(network: Any, tokenizer: Any, examples: Any, accelerator: Any, tracker: Any, step: int) -> dict[str, float]:
+            clock["trained"] += time.perf_counter() - clock["since"]
+            texts, pairs, loss = write(network, tokenizer, examples, list(train.readable_pairs(examples.pairs, train.VALIDATION_PAIRS)), accelerator)
+            prompts = [pair.prompt for pair in pairs]
+            values = {"similarity": float(similarity(prompts, texts).mean()), "cider_d": float(cider_d(prompts, texts).mean()), "loss": loss}
+            curve.append({"minutes": clock["trained"] / 60, "step": step} | values)
+            clock["since"] = time.perf_counter()
+            return values
+
+        train.fit(plan, accelerator, run, data, model, tokenizer, validate=validate, export=lambda *_: None)
+        examples = Batches(data, model, tokenizer, run, accelerator).validation
+        pairs, _ = data.test(config.test_pairs)
+        start = time.perf_counter()
+        texts, _, _ = write(model.eval(), tokenizer, examples, pairs, accelerator)
+        result = score(
+            name,
+            [pair.prompt for pair in pairs],
+            [pair.slots for pair in pairs],
+            texts,
+            len(pairs) / (time.perf_counter() - start),
+            similarity=similarity,
+        )
+    found = {key: value.mean for key, value in (result.metrics | result.slots).items()}
+    return {"name": name, "parameters": parameters(model), "steps": steps, "minutes": curve[-1]["minutes"], "test": found, "curve": curve}
+
+
+@torch.no_grad()
+def write(network: Any, tokenizer: Any, examples: Any, pairs: list[Any], accelerator: Any) -> tuple[list[str], list[Any], float]:
+    """Greedy texts of pairs, and the loss."""
+    network.eval()
+    texts, total, count = list[str](), 0.0, 0
+    for start in range(0, len(pairs), 64):
+        batch = train.Collate(tokenizer.pad_id)([examples.of(pair) for pair in pairs[start : start + 64]])
+        with accelerator.autocast():
+            total += float(network.summed_loss(batch.images, batch.input_ids, batch.labels))
+            texts += decode(tokenizer, network.search(batch.images, num_beams=1))
+        count += batch.num_tokens
+    return texts, pairs, total / count
+
+
+def main(config: LearningConfig) -> None:
+    data = TrainingData(dataclasses.replace(mini(), data=config.data))
+    tokenizer = PromptTokenizer.train(data.prompts(), mini().model.vocab_size)
+    similarity = SentenceSimilarity()
+    results = [learn(name, config, tokenizer, data, similarity) for name in config.networks]
+    shown = ("similarity", "cider_d", "exact_match", "subject", "count", "background", "style")
+    rows = [
+        {"network": r["name"], "parameters": f"{r['parameters'] / 1e6:.2f} M", "steps": r["steps"], "minutes": r["minutes"]}
+        | {name: r["test"].get(name, float("nan")) for name in shown}
+        for r in results
+    ]
+    print(f"\n{config.minutes:g} minutes of training on {config.data}, learning rate {config.learning_rate:g}; test pairs, greedy")
+    print(f"{machine(torch.device('cpu'))}\n\n{markdown(rows)}")
+    if config.json is not None:
+        config.json.write_text(json.dumps({"machine": machine(torch.device("cpu")), "results": results}, indent=2) + "\n", encoding="utf-8")
+    if config.picture is not None:
+        draw(results, config.picture)
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Quality against minutes of training."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+    for axis, name, title in zip(axes, ("similarity", "cider_d"), ("Sentence similarity", "CIDEr-D"), strict=True):
+        for result in results:
+            points = [(point["minutes"], point[name]) for point in result["curve"]]
+            label = f"{result['name']} ({result['parameters'] / 1e6:.1f} M)"
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label, color=COLOURS.get(result["name"]))
+        axis.set_xlabel("minutes of training, two CPU cores")
+        axis.set_title(f"{title}, validation pairs")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(LearningConfig, description=__doc__))

@@ -1,0 +1,47 @@
+import torch
+from examples import tiny_config
+
+from model import CaptionModel
+from training.estimate import estimate
+
+
+def test_parameters_and_states_by_hand() -> None:
+    model = CaptionModel(tiny_config())
+    encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
+    decoder = sum(parameter.numel() for parameter in model.decoder.parameters())
+    whole = estimate(tiny_config(), batch_size=2, text_tokens=5, half=False)
+    assert (whole.encoder_parameters, whole.decoder_parameters) == (encoder, decoder)
+    assert whole.states == 16 * (encoder + decoder)  # weight, gradient, two means, four bytes each
+    assert estimate(tiny_config(), batch_size=2, text_tokens=5, half=True, average=True).states == 20 * (encoder + decoder)
+    backbone = sum(parameter.numel() for parameter in model.encoder.backbone.parameters())
+    frozen = estimate(tiny_config(), batch_size=2, text_tokens=5, half=False, frozen=1.0)
+    assert frozen.states == 16 * (encoder + decoder) - 12 * backbone
+    assert frozen.activations < whole.activations
+    assert f"{(encoder + decoder) / 1e6:.1f} M parameters" in str(whole)
+
+
+def test_activations_are_what_a_real_forward_pass_keeps() -> None:
+    """Counted here on real tensors, by their addresses."""
+    torch.manual_seed(0)
+    model = CaptionModel(tiny_config()).train()
+    kept: dict[int, int] = {}
+    alive = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        alive.append(tensor)
+        return tensor
+
+    ids = torch.randint(3, 20, (8, 12))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.summed_loss(torch.randn(8, 3, 32, 32), ids, ids)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    real = sum(size for address, size in kept.items() if address not in weights)
+    guessed = estimate(tiny_config(), batch_size=8, text_tokens=12, half=False).activations
+    assert 0.7 < guessed / real < 1.4
+
+
+def test_twice_the_batch_needs_twice_the_activations_and_half_precision_about_half() -> None:
+    single, double = (estimate(tiny_config(), batch_size=size, text_tokens=8, half=False).activations for size in (8, 16))
+    assert 1.9 < double / single < 2.05
+    assert estimate(tiny_config(), batch_size=8, text_tokens=8, half=True).activations < 0.7 * single
