@@ -2,7 +2,7 @@
 same tokenizer, the same loop (`train.fit`), the same minutes of training.
 
     python benchmarks/learning.py --data datasets/mini
-    python benchmarks/learning.py --data datasets/mini --minutes 2 --networks git --learning-rate 3e-4
+    python benchmarks/learning.py --data datasets/mini --minutes 2 --networks git --peer-learning-rate 3e-4
     python benchmarks/learning.py --data datasets/mini --json learning.json --picture docs/learning.png
 
 Each is evaluated on validation pairs while it learns (which does not count as training) and on test pairs at the end, all greedily.
@@ -48,6 +48,9 @@ class LearningConfig:
     minutes: float = 10.0
     """Of training, for each."""
     learning_rate: float = 1e-3
+    """Of ours."""
+    peer_learning_rate: float = 1e-3
+    """Of the others."""
     evaluations: int = 10
     test_pairs: int = 1000
     seed: int = 0
@@ -78,7 +81,8 @@ def seconds_per_step(model: Any, batches: Batches, accelerator: Any) -> float:
 
 
 def learn(name: str, config: LearningConfig, tokenizer: PromptTokenizer, data: TrainingData, similarity: SentenceSimilarity) -> dict[str, Any]:
-    base = dataclasses.replace(mini(), data=config.data, learning_rate=config.learning_rate, seed=config.seed, save_every=10**9)
+    rate = config.learning_rate if name == "ours" else config.peer_learning_rate
+    base = dataclasses.replace(mini(), data=config.data, learning_rate=rate, seed=config.seed, save_every=10**9)
     accelerator = start_accelerator(base.precision)
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory)
@@ -113,7 +117,15 @@ def learn(name: str, config: LearningConfig, tokenizer: PromptTokenizer, data: T
             similarity=similarity,
         )
     found = {key: value.mean for key, value in (result.metrics | result.slots).items()}
-    return {"name": name, "parameters": parameters(model), "steps": steps, "minutes": curve[-1]["minutes"], "test": found, "curve": curve}
+    return {
+        "name": name,
+        "parameters": parameters(model),
+        "learning_rate": rate,
+        "steps": steps,
+        "minutes": curve[-1]["minutes"],
+        "test": found,
+        "curve": curve,
+    }
 
 
 @torch.no_grad()
@@ -137,11 +149,12 @@ def main(config: LearningConfig) -> None:
     results = [learn(name, config, tokenizer, data, similarity) for name in config.networks]
     shown = ("similarity", "cider_d", "exact_match", "subject", "count", "background", "style")
     rows = [
-        {"network": r["name"], "parameters": f"{r['parameters'] / 1e6:.2f} M", "steps": r["steps"], "minutes": r["minutes"]}
+        {"network": r["name"], "parameters": f"{r['parameters'] / 1e6:.2f} M", "learning rate": f"{r['learning_rate']:g}", "steps": r["steps"]}
+        | {"minutes": r["minutes"]}
         | {name: r["test"].get(name, float("nan")) for name in shown}
         for r in results
     ]
-    print(f"\n{config.minutes:g} minutes of training on {config.data}, learning rate {config.learning_rate:g}; test pairs, greedy")
+    print(f"\n{config.minutes:g} minutes of training on {config.data}; test pairs, greedy")
     print(f"{machine(torch.device('cpu'))}\n\n{markdown(rows)}")
     if config.json is not None:
         config.json.write_text(json.dumps({"machine": machine(torch.device("cpu")), "results": results}, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,5 @@
 import random
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
@@ -98,24 +97,23 @@ def test_augmentation_depends_on_the_place_alone() -> None:
     assert not torch.equal(other[Place(0, 5)].image, first)
 
 
-def test_the_shown_part_is_80_to_100_percent_of_the_area(tmp_path: Path) -> None:
-    boxes: list[tuple[float, ...]] = []
-
-    image = Image.new("RGB", (100, 60))
-    resize = image.resize
-
-    def record(size: tuple[int, int], resample: int, box: tuple[float, ...]) -> Image.Image:
-        boxes.append(box)
-        return resize(size, resample, box=box)
-
-    image.resize = record  # type: ignore[assignment,method-assign]
-    for i in range(300):
-        AugmentedPreprocess(PREPROCESS)(image, random.Random(i))
-    areas = [(right - left) * (lower - upper) / 6000 for left, upper, right, lower in boxes]
-    assert all(0 <= left < right <= 100 and 0 <= upper < lower <= 60 for left, upper, right, lower in boxes)
+def test_the_shown_part_is_80_to_100_percent_of_the_area() -> None:
+    augment = AugmentedPreprocess(PREPROCESS)
+    boxes = [augment.box(1000, 600, random.Random(i)) for i in range(300)]
+    areas = [(right - left) * (lower - upper) / 600_000 for left, upper, right, lower in boxes]
+    assert all(0 <= left < right <= 1000 and 0 <= upper < lower <= 600 for left, upper, right, lower in boxes)
+    assert 0.6 < min(areas) < 0.8  # a stretched part may not fit: its longer side is cut to the picture's
     assert max(areas) <= 1
-    assert min(areas) < 0.8  # a stretched part may not fit: its longer side is cut to the picture's
-    assert min(areas) > 0.6
-    whole = [area for area, (left, upper, right, lower) in zip(areas, boxes, strict=True) if right - left < 100 and lower - upper < 60]
-    assert min(whole) >= 0.8
-    assert len({round(left, 3) for left, *_ in boxes}) > 50
+    whole = [area for area, (left, upper, right, lower) in zip(areas, boxes, strict=True) if right - left < 1000 and lower - upper < 600]
+    assert min(whole) >= 0.798
+    assert len({left for left, *_ in boxes}) > 50
+    assert all(augment.box(1, 1, random.Random(i)) == (0, 0, 1, 1) for i in range(9))
+
+
+def test_the_shown_part_looks_as_pillow_would_show_it() -> None:
+    image = Image.effect_noise((90, 70), 60).convert("RGB").resize((360, 280), Image.Resampling.BICUBIC)
+    preprocess = Preprocess((64, 48), (0.0,) * 3, (1.0,) * 3, "bicubic")
+    augment = AugmentedPreprocess(preprocess)
+    for i in range(5):
+        part = image.crop(augment.box(360, 280, random.Random(i)))
+        torch.testing.assert_close(augment(image, random.Random(i)), preprocess(part), atol=1.01 / 255, rtol=0)
