@@ -8,11 +8,13 @@ import accelerate
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model import CaptionModel
+from model.decoder import Block
 from training.config import ConfigError
 from training.run_state import Stateful
 
@@ -60,10 +62,10 @@ def agree(value: bool) -> bool:
     return decision[0]
 
 
-def follow_shards(model: CaptionModel) -> None:
+def follow_shards(model: nn.Module) -> None:
     """Where FSDP shards the decoder block by block, let it gather weights for `project` and `finish` as it does for `forward`."""
-    for block in model.decoder.blocks:
-        if isinstance(block, FSDPModule):
+    for block in model.modules():
+        if isinstance(block, Block) and isinstance(block, FSDPModule):
             register_fsdp_forward_method(block, "project")
             register_fsdp_forward_method(block, "finish")
 
