@@ -55,7 +55,7 @@ from training.run_state import Progress, RunState, RunStateError, begin, check_b
 from training.starting import build_network
 from training.tracking import Tracker, word_maps
 
-EMBEDDED_DATA = Path("datasets/mini")
+EMBEDDED_DATA = "datasets/mini"
 VALIDATION_PAIRS = 256
 PANEL_PAIRS, ATTENTION_PAIRS = 16, 4
 KNOWN_PAIRS = 20_000  # training pairs that the baselines of the comparison know
@@ -259,8 +259,8 @@ def _prepare_data(config: TrainConfig) -> None:
     """Make the embedded data set, or finish it, when that is the one asked for."""
     if config.data != EMBEDDED_DATA:
         return
-    begun = config.data / DATASET_FILE
-    arguments = read_json(begun)["arguments"] if begun.exists() else ["--out", str(config.data)]
+    begun = Path(config.data) / DATASET_FILE
+    arguments = read_json(begun)["arguments"] if begun.exists() else ["--out", config.data]
     command = [sys.executable, str(Path(__file__).with_name("generate_data.py")), *arguments]
     alone = {name: value for name, value in os.environ.items() if not name.endswith(("RANK", "WORLD_SIZE"))}  # not one of our processes
     if subprocess.run(command, check=False, env=alone).returncode != 0:
@@ -272,7 +272,7 @@ def _prepare_run(config: TrainConfig, run: Path) -> None:
     if config.resume:
         before = TrainConfig.load(run / "config.json")
         # what may change: where things lie, how long and how visibly it trains; data and batches are compared by what they are
-        ignored: dict[str, Any] = {"resume": False, "out": None, "name": "", "data": Path(), "max_steps": 1, "workers": 0, "batch_size": 1}
+        ignored: dict[str, Any] = {"resume": False, "out": None, "name": "", "data": "", "max_steps": 1, "workers": 0, "batch_size": 1}
         ignored |= {"accumulate": 1, "evaluate_every": 1, "save_every": 1, "keep_checkpoints": 1, "final_pairs": 1, "compile": False}
         old, new = (json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(one, **ignored)), default=str)) for one in (before, config))
         if differing := differences(old, new):
@@ -331,7 +331,7 @@ def _finish(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, flo
         results.append(score(name, prompts, [pair.slots for pair in pairs], texts, rate, similarity=similarity))
     heading = f"# {run}\n\n{len(pairs)} test pairs of {config.data}; 95 % bootstrap intervals."
     write_report(run / "report", results, [pair.key for pair in pairs], prompts, images, heading=heading)
-    write_json(run / "report" / "results.json", as_json(results, checkpoint=str(run / "model"), data=str(config.data), pairs=len(pairs)))
+    write_json(run / "report" / "results.json", as_json(results, checkpoint=str(run / "model"), data=config.data, pairs=len(pairs)))
     print(f"\nOn {len(pairs)} pairs whose prompts were never trained on:\n\n{markdown_table(results)}\n")
     print(f"model         {run / 'model'}")
     print(f"report        {run / 'report' / 'report.md'}, pictures in {run / 'report' / 'samples.png'}")

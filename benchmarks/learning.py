@@ -82,7 +82,7 @@ def seconds_per_step(model: Any, batches: Batches, accelerator: Any) -> float:
 
 def learn(name: str, config: LearningConfig, tokenizer: PromptTokenizer, data: TrainingData, similarity: SentenceSimilarity) -> dict[str, Any]:
     rate = config.learning_rate if name == "ours" else config.peer_learning_rate
-    base = dataclasses.replace(mini(), data=config.data, learning_rate=rate, seed=config.seed, save_every=10**9)
+    base = dataclasses.replace(mini(), data=str(config.data), learning_rate=rate, seed=config.seed, save_every=10**9)
     accelerator = start_accelerator(base.precision)
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory)
@@ -143,7 +143,7 @@ def write(network: Any, tokenizer: Any, examples: Any, pairs: list[Any], acceler
 
 
 def main(config: LearningConfig) -> None:
-    data = TrainingData(dataclasses.replace(mini(), data=config.data))
+    data = TrainingData(dataclasses.replace(mini(), data=str(config.data)))
     tokenizer = PromptTokenizer.train(data.prompts(), mini().model.vocab_size)
     similarity = SentenceSimilarity()
     results = [learn(name, config, tokenizer, data, similarity) for name in config.networks]

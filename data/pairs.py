@@ -24,7 +24,7 @@ PROMPT_NAMES = ("prompt", "text", "caption")
 class PairError(ValueError):
     """A pair that cannot be used; names it and says why. `kind` is the reason in two words, for counting."""
 
-    def __init__(self, message: str, kind: str) -> None:
+    def __init__(self, message: str, kind: str = "unusable pair") -> None:  # a default, since workers hand errors on by their message alone
         super().__init__(message)
         self.kind = kind
 

@@ -245,7 +245,8 @@ def test_a_full_disk_in_the_middle_costs_a_checkpoint_and_not_the_run(
 def test_a_stream_trains_and_goes_on_where_it_stopped(workers: int, tmp_path: Path, train_here: Callable[..., None]) -> None:
     for shard in range(3):
         write_tar(tmp_path / "tars" / f"{shard}.tar", numbered(60 * shard, 60 * shard + 60))
-    arguments = ["mini", "--data", tmp_path / "tars" / "{0..2}.tar", "--stream", *TINY, "--batch-size", 8, "--max-steps", 12]
+    tars = tmp_path / "tars" / "{0..2}.tar" if workers else f"file://{tmp_path}/tars/{{0..2}}.tar"
+    arguments = ["mini", "--data", tars, "--stream", *TINY, "--batch-size", 8, "--max-steps", 12]
     arguments += ["--keep-checkpoints", 9, "--workers", workers]
     train_here(*arguments, "--out", tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")

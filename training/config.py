@@ -72,7 +72,7 @@ class TrainConfig:
 
     name: str = "mini"
     """The run's name; it becomes runs/NAME unless --out says otherwise."""
-    data: Path = Path("datasets/mini")
+    data: str = "datasets/mini"
     """A data set directory made by generate_data.py (datasets/mini is made when it is not there); a directory or pattern of WebDataset tars,
     "shards/{0000..0099}.tar"; an image folder with a metadata.jsonl; or the id of a data set on the Hub. All but the first are split by their own
     train, val and test, or by a hash of the prompt's words."""
@@ -168,7 +168,7 @@ class TrainConfig:
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             model = _known(NetworkConfig, values.pop("model"), path)
-            values |= {"data": Path(values["data"]), "out": Path(values["out"]) if values["out"] else None}
+            values |= {"out": Path(values["out"]) if values["out"] else None}
             model = {name: tuple(value) if isinstance(value, list) else value for name, value in model.items()}
             return cls(model=NetworkConfig(**model), **_known(cls, values, path))
         except FileNotFoundError as error:
@@ -218,7 +218,7 @@ def small() -> TrainConfig:
     return TrainConfig(
         name="small",
         model=model,
-        data=Path("datasets/small"),
+        data="datasets/small",
         max_steps=20_000,
         batch_size=128,
         learning_rate=5e-4,
@@ -244,7 +244,7 @@ def base() -> TrainConfig:
     return TrainConfig(
         name="base",
         model=model,
-        data=Path("datasets/base"),
+        data="datasets/base",
         max_steps=200_000,
         batch_size=64,
         learning_rate=2.5e-4,

@@ -38,13 +38,13 @@ class TrainingData:
         self.config = config
         self.shards: Shards | None = None
         if config.stream:
-            self.shards = open_stream(str(config.data), image_name=config.image_column, prompt_name=config.prompt_column)
+            self.shards = open_stream(config.data, image_name=config.image_column, prompt_name=config.prompt_column)
             self.validation: PairSource = ListedPairs(held_out(self.shards, "val", STREAMED_HELD_OUT))
         else:
             self.training, self.validation = self._open("train"), self._open("val")
 
     def _open(self, split: Split) -> PairSource:
-        return open_pairs(str(self.config.data), split, image_name=self.config.image_column, prompt_name=self.config.prompt_column)
+        return open_pairs(self.config.data, split, image_name=self.config.image_column, prompt_name=self.config.prompt_column)
 
     def __str__(self) -> str:
         return f"a stream of {len(self.shards)} shards" if self.shards is not None else f"{len(self.training)} training pairs"

@@ -1,0 +1,136 @@
+"""How the cost of training grows: with the network, and with the number of pairs.
+
+    python benchmarks/scaling.py
+    python benchmarks/scaling.py --presets mini small --pairs 1000 10000 100000 --json scaling.json
+
+Networks: updates on random pictures in the presets' shapes (weights drawn, not fetched), images and tokens a second, and the process' memory.
+Pairs: archives of small pictures are written here; what opening them takes, what they take in memory, and how fast one worker reads them in
+the shuffled order of training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import io
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import tyro
+from PIL import Image
+from rounds import machine, report
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.batches import ShuffledBatches
+from data.examples import Collate, Examples, TextFormat
+from data.images import AugmentedPreprocess, Preprocess
+from data.pairs import ArchivePairs
+from data.shards import ShardWriter, index_shard
+from model import CaptionModel
+from tokenizer import PromptTokenizer
+from training.config import PRESETS
+from training.estimate import estimate
+from training.objective import CaptionLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingConfig:
+    """What to measure."""
+
+    presets: tuple[str, ...] = ("mini", "small", "base")
+    batch_sizes: tuple[int, ...] = (64, 16, 8)
+    """One for each preset, that its activations fit."""
+    pairs: tuple[int, ...] = (1000, 10_000, 100_000)
+    text_tokens: int = 24
+    updates: int = 5
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    json: Path | None = None
+
+
+def train_some(name: str, batch_size: int, config: ScalingConfig) -> dict[str, Any]:
+    """Median of some updates in bfloat16 after two that do not count."""
+    device = torch.device(config.device)
+    tokenizer = PromptTokenizer.train(["a cat on a beach"] * 3, 300)
+    preset = PRESETS[name]()
+    shape = dataclasses.replace(preset.model.model_config(tokenizer), vocab_size=preset.model.vocab_size)
+    needs = estimate(shape, batch_size=batch_size, text_tokens=config.text_tokens, half=True)
+    before = psutil.Process().memory_info().rss
+    model = CaptionModel(shape).to(device, memory_format=torch.channels_last)
+    objective, optimizer = CaptionLoss(model).train(), torch.optim.AdamW(model.parameters(), 1e-5)
+    images = torch.randn(batch_size, 3, *shape.preprocessing.size, device=device)
+    ids = torch.randint(3, shape.vocab_size, (batch_size, config.text_tokens), device=device)
+    times = []
+    for _ in range(config.updates + 2):
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = objective(images, ids, ids)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    seconds = sorted(times[2:])[config.updates // 2]
+    taken = torch.cuda.max_memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss - before
+    return {
+        "preset": name,
+        "parameters": f"{(needs.encoder_parameters + needs.decoder_parameters) / 1e6:.1f} M",
+        "batch": batch_size,
+        "s an update": seconds,
+        "images/s": batch_size / seconds,
+        "tokens/s": batch_size * config.text_tokens / seconds,
+        "estimated GB": (needs.states + needs.activations) / 1e9,
+        "GB after updates": taken / 1e9,
+    }
+
+
+def read_some(directory: Path, count: int) -> dict[str, Any]:
+    """Archives of `count` pairs, opened and read."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 40).convert("RGB").save(file, "PNG")
+    image = Image.open(file)
+    image.load()
+    for number, start in enumerate(range(0, count, 1000)):
+        with ShardWriter(directory, number) as writer:
+            for i in range(start, min(start + 1000, count)):
+                writer.add(f"{i:09d}", image, {"prompt": f"a watercolor painting of the thing with the number {i}"})
+    gc.collect()
+    before, begin = psutil.Process().memory_info().rss, time.perf_counter()
+    pairs = ArchivePairs([location for tar in sorted(directory.glob("*.tar")) for location in index_shard(tar)])
+    opened, held = time.perf_counter() - begin, psutil.Process().memory_info().rss - before
+    text = TextFormat(lambda prompt: [5] * 12, 1, 2, 0, 48)
+    preprocess = Preprocess((64, 64), (0.5,) * 3, (0.5,) * 3, "bicubic")
+    examples, collate = Examples(pairs, preprocess, text, augment=AugmentedPreprocess(preprocess)), Collate(0)
+    order = iter(ShuffledBatches(len(pairs), 64, seed=0))
+    begin = time.perf_counter()
+    next(order)
+    shuffled = time.perf_counter() - begin
+    begin = time.perf_counter()
+    for _ in range(20):
+        collate([examples[place] for place in next(order)])
+    rate = 20 * 64 / (time.perf_counter() - begin)
+    return {"pairs": count, "opened s": opened, "MB held": held / 1e6, "shuffled s": shuffled, "images/s read": rate}
+
+
+def main(config: ScalingConfig) -> None:
+    device = torch.device(config.device)
+    rows = [train_some(name, size, config) for name, size in zip(config.presets, config.batch_sizes, strict=True)]
+    report("Training updates, bfloat16, random pictures", rows, device, None)
+    data = []
+    for count in config.pairs:
+        with tempfile.TemporaryDirectory() as directory:
+            data.append(read_some(Path(directory), count))
+    report("Opening and reading pairs", data, device, None)
+    if config.json is not None:
+        config.json.write_text(json.dumps({"machine": machine(device), "networks": rows, "pairs": data}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ScalingConfig, description=__doc__))
