@@ -68,7 +68,7 @@ def seconds_per_step(model: Any, batches: Batches, accelerator: Any) -> float:
     """The median of some updates on real batches, after a few that do not count."""
     objective, coming, times = CaptionLoss(model).train(), batches.after(0), []
     optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
-    for _ in range(15):
+    for _ in range(60):
         start = time.perf_counter()
         batch = next(coming)
         with accelerator.autocast():
@@ -77,7 +77,7 @@ def seconds_per_step(model: Any, batches: Batches, accelerator: Any) -> float:
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
-    return sorted(times[5:])[5]
+    return sorted(times[10:])[25]
 
 
 def learn(name: str, config: LearningConfig, tokenizer: PromptTokenizer, data: TrainingData, similarity: SentenceSimilarity) -> dict[str, Any]:
