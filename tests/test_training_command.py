@@ -38,6 +38,7 @@ def weights(run_directory: Path, step: int) -> dict[str, torch.Tensor]:
 def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Training inside the test's process, which spares it the imports."""
     monkeypatch.chdir(ROOT)
+    AcceleratorState._reset_state(reset_partial_state=True)  # other tests start one of another kind
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield lambda *arguments: train.main(train.parse(list(map(str, arguments))))
     for number, handler in handlers.items():
@@ -61,10 +62,12 @@ def test_training_leaves_a_run(trained: tuple[Path, Path, str]) -> None:
     assert f"python caption.py IMAGE_OR_FOLDER --checkpoint {run_directory / 'model'}" in out
 
 
-def test_processes_and_accumulation_train_what_one_large_batch_trains(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+def test_processes_and_accumulation_train_what_one_large_batch_trains(
+    trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None]
+) -> None:
     """2 processes x 2 accumulated batches of 4 pairs and 1 x 16: the same loss curve, the same weights; the prompts differ in length."""
     shared = ["mini", "--data", trained[0], *TINY_VIT, "--precision", "fp32", "--max-steps", 10, "--ema-decay", 0.9]
-    run("train.py", *shared, "--out", tmp_path / "one")
+    train_here(*shared, "--out", tmp_path / "one")
     out = run_on_two_processes("train.py", *shared, "--batch-size", 4, "--accumulate", 2, "--out", tmp_path / "two", cwd=tmp_path)
     assert out.count("report        ") == 1
     for name in ("train/loss", "train/gradient_norm", "validation/loss"):
@@ -134,7 +137,7 @@ def interrupted(arguments: list[object], out: Path, steps: int, number: int, dra
     return process.communicate(timeout=100)[1]
 
 
-def check_interruptions(data: Path, tmp_path: Path, signals: list[int], steps: int) -> None:
+def check_interruptions(data: Path, tmp_path: Path, train_here: Callable[..., None], signals: list[int], steps: int) -> None:
     # a checkpoint after every step, so that many signals arrive in the middle of one
     arguments = [
         "mini",
@@ -153,14 +156,14 @@ def check_interruptions(data: Path, tmp_path: Path, signals: list[int], steps: i
         2,
     ]
     arguments += ["--batch-size", 4]
-    run("train.py", *arguments, "--out", tmp_path / "whole")
+    train_here(*arguments, "--out", tmp_path / "whole")
     draw = random.Random(int(time.time()))
     for number in signals:
         err = interrupted(arguments, tmp_path / "parts", steps, number, draw)
         if number != signal.SIGKILL and "stopped" in err:
             assert "go on with: python train.py mini" in err
             assert "Traceback" not in err
-    run("train.py", *arguments, "--out", tmp_path / "parts", "--resume")
+    train_here(*arguments, "--out", tmp_path / "parts", "--resume")
     for file in ("model.safetensors", "average.safetensors"):
         ends = [safetensors.torch.load_file(tmp_path / name / "checkpoints" / f"step-{steps:06d}" / file) for name in ("whole", "parts")]
         assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
@@ -168,13 +171,13 @@ def check_interruptions(data: Path, tmp_path: Path, signals: list[int], steps: i
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_killed_and_stopped_it_resumes_to_the_same_weights(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
-    check_interruptions(trained[0], tmp_path, [signal.SIGKILL, signal.SIGINT], steps=60)
+def test_killed_and_stopped_it_resumes_to_the_same_weights(trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None]) -> None:
+    check_interruptions(trained[0], tmp_path, train_here, [signal.SIGKILL, signal.SIGINT], steps=60)
 
 
 @pytest.mark.slow
-def test_killed_many_times_it_resumes_to_the_same_weights(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
-    check_interruptions(trained[0], tmp_path, [signal.SIGKILL] * 8 + [signal.SIGTERM] * 2 + [signal.SIGKILL] * 2, steps=400)
+def test_killed_many_times_it_resumes_to_the_same_weights(trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None]) -> None:
+    check_interruptions(trained[0], tmp_path, train_here, [signal.SIGKILL] * 8 + [signal.SIGTERM] * 2 + [signal.SIGKILL] * 2, steps=400)
 
 
 def test_unreadable_pairs_are_counted_and_too_many_stop_the_run(
