@@ -12,9 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
+import tyro
 from commands import BRIEF, ROOT, command, run, run_on_two_processes
 from examples import painted, write_dataset
 from gits import save_git
+
+import evaluate
+import generate_data
+from data.shards import ShardError
+from evaluation.baselines import BaselineError
+from model import CheckpointError
 
 
 @pytest.mark.parametrize("script", ["generate_data.py", "train.py", "evaluate.py", "caption.py"])
@@ -58,7 +65,8 @@ def test_two_processes_make_the_shards_of_one(tmp_path: Path, tiny_pipeline: Pat
         assert (tmp_path / "one" / shard).read_bytes() == (tmp_path / "two" / shard).read_bytes()
 
 
-def test_generate_refuses_what_cannot_work(tmp_path: Path) -> None:
+def test_generate_refuses_what_cannot_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.doc").write_text("x")
@@ -70,9 +78,11 @@ def test_generate_refuses_what_cannot_work(tmp_path: Path) -> None:
         (["--out", "new", "--model", "other"], "no model_index.json"),
         (["--out", "new", "--batch-size", "0"], "must be 1 or more"),
     ):
-        _, err = run("generate_data.py", *arguments, cwd=tmp_path, fails=True)
-        assert message in err
+        with pytest.raises((OSError, ValueError, RuntimeError), match=re.escape(message)):
+            generate_data.main(tyro.cli(generate_data.GenerateConfig, args=list(map(str, arguments))))
     assert not (tmp_path / "new").exists()
+    _, err = run("generate_data.py", "--prompts", "none.txt", cwd=tmp_path, fails=True)
+    assert err.startswith("generate_data.py: ")
 
 
 def test_generate_stopped_by_ctrl_c_says_how_to_go_on(tmp_path: Path, tiny_pipeline: Path) -> None:
@@ -106,8 +116,8 @@ def test_evaluate_measures_and_writes(trained: tuple[Path, Path, str], tmp_path:
         (["--data", data, "--checkpoint", data], "is not a Reprompt checkpoint"),
         (["--data", data, "--checkpoint", run_directory / "model", "--baseline", "bllip"], "unknown baseline"),
     ):
-        _, err = run("evaluate.py", *arguments, fails=True)
-        assert message in err
+        with pytest.raises((BaselineError, CheckpointError, ShardError), match=message):
+            evaluate.main(tyro.cli(evaluate.EvaluateConfig, args=list(map(str, arguments))))
 
 
 def test_caption_writes_a_line_for_each_picture_and_counts_what_it_skips(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
