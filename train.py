@@ -237,9 +237,9 @@ def fit(
                 measured = validate(network, tokenizer, batches.validation, accelerator, tracker, progress.step)
                 bar.write(f"step {progress.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
                 if measured["loss"] < progress.best_loss:
-                    progress.best_loss, progress.best_step, saving = measured["loss"], progress.step, True
                     with full_disk_is_survived(bar, unless=last or stopping):
                         export(network, tokenizer, run / "model")
+                        progress.best_loss, progress.best_step, saving = measured["loss"], progress.step, True
             saving = agree(saving)
             wrapped.train()
         if saving:
@@ -298,7 +298,8 @@ def _tokenizer(run: Path, data: TrainingData, config: TrainConfig) -> PromptToke
 
 
 def _announce(config: TrainConfig, model: CaptionModel, data: TrainingData, run: Path, pairs_per_update: int) -> None:
-    tokens = round(sum(len(prompt) for prompt in islice(data.prompts(), 200)) / 200 / CHARACTERS_PER_TOKEN)
+    lengths = [len(prompt) for prompt in islice(data.prompts(), 200)]
+    tokens = round(sum(lengths) / max(1, len(lengths)) / CHARACTERS_PER_TOKEN)
     needs = estimate(
         model.config,
         batch_size=config.batch_size,

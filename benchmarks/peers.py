@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from tokenizer import PromptTokenizer
 WIDTH, HEADS, PATCH = 192, 4, 8
 
 
-class Peer(nn.Module):
+class Peer(nn.Module, ABC):
     """One of their networks in the place of a `CaptionModel`: the same batches, the same loss, its own `generate`."""
 
     def __init__(self, network: Any, encoder: nn.Module, others: list[nn.Module], config: ModelConfig) -> None:
@@ -38,8 +39,9 @@ class Peer(nn.Module):
         smoothing = self.config.label_smoothing if self.training else 0.0
         return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, label_smoothing=smoothing, reduction="sum")
 
+    @abstractmethod
     def logits(self, images: Tensor, input_ids: Tensor) -> Tensor:
-        raise NotImplementedError
+        """(B, 3, H, W), (B, T) -> (B, T, V), text positions only."""
 
     @torch.no_grad()
     def search(self, images: Tensor, *, num_beams: int = 1) -> list[list[Hypothesis]]:

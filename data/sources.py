@@ -20,7 +20,6 @@ from data.shards import DATASET_FILE, ShardError, index_archive
 from data.splits import SPLITS, Split, prompt_group, split_of
 
 FOLDER_FILE = "metadata.jsonl"
-IMAGE_NAMES = ("image", "png", "jpg", "jpeg", "webp")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -107,7 +107,7 @@ class TrainConfig:
     """Compute what the frozen encoder makes of the images once and keep it in the run directory. Needs --frozen-encoder 1 and
     --no-augment."""
     augment: bool = True
-    """Show a random part (80 to 100 % of each side) of every picture instead of all of it."""
+    """Show a random part (80 to 100 % of the area, stretched by up to a third) of every picture instead of all of it."""
     label_smoothing: float = 0.1
     weight_decay: float = 0.05
     warmup_steps: int = 100
