@@ -82,7 +82,8 @@ def _validate(
     pairs = list(readable_pairs(examples.pairs, VALIDATION_PAIRS))
     total, count, predictions = 0.0, 0, list[str]()
     for start in range(0, len(pairs), 64):
-        batch = Collate(tokenizer.pad_id)([examples.of(pair) for pair in pairs[start : start + 64]]).to(accelerator.device)
+        batch = Collate(tokenizer.pad_id)([examples.of(pair) for pair in pairs[start : start + 64]])
+        batch = batch.to(accelerator.device, examples.preprocess.normalise)
         with accelerator.autocast():
             total += float(model.summed_loss(batch.images, batch.input_ids, batch.labels))
             texts = model.search(batch.images, num_beams=1)
@@ -198,7 +199,7 @@ def fit(
         for number, batch in enumerate(update):
             draw = (progress.step * config.accumulate + number) * accelerator.num_processes + accelerator.process_index
             torch.manual_seed(config.seed * 1_000_000_007 + draw)  # dropout, the same after an interruption
-            on_device = batch.to(accelerator.device)
+            on_device = batch.to(accelerator.device, batches.normalise)
             # gradients are exchanged once, after the update's last batch
             with accelerator.no_sync(wrapped) if number < len(update) - 1 else nullcontext():
                 with accelerator.autocast():

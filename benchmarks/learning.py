@@ -70,7 +70,7 @@ def seconds_per_step(model: Any, batches: Batches, accelerator: Any) -> float:
     optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
     for _ in range(60):
         start = time.perf_counter()
-        batch = next(coming)
+        batch = next(coming).to(accelerator.device, batches.normalise)
         with accelerator.autocast():
             loss = objective(batch.images, batch.input_ids, batch.labels)
         loss.backward()
@@ -135,6 +135,7 @@ def write(network: Any, tokenizer: Any, examples: Any, pairs: list[Any], acceler
     texts, total, count = list[str](), 0.0, 0
     for start in range(0, len(pairs), 64):
         batch = train.Collate(tokenizer.pad_id)([examples.of(pair) for pair in pairs[start : start + 64]])
+        batch = batch.to(accelerator.device, examples.preprocess.normalise)
         with accelerator.autocast():
             total += float(network.summed_loss(batch.images, batch.input_ids, batch.labels))
             texts += decode(tokenizer, network.search(batch.images, num_beams=1))

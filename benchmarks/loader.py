@@ -90,7 +90,7 @@ def main(config: LoaderConfig) -> None:
             order = iter(ShuffledBatches(len(pairs), config.batch_size, seed=0))
             collate = Collate(tokenizer.pad_id)
             for _ in range(config.images // config.batch_size):
-                collate([examples[place] for place in next(order)])
+                collate(examples.__getitems__(next(order)))
 
         loader = iter(
             DataLoader(

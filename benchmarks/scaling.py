@@ -3,7 +3,8 @@
     python benchmarks/scaling.py
     python benchmarks/scaling.py --presets mini small --pairs 1000 10000 100000 --json scaling.json
 
-Networks: updates on random pictures in the presets' shapes (weights drawn, not fetched), images and tokens a second, and the process' memory.
+Networks: updates on random pictures in the presets' shapes (weights drawn, not fetched), images and tokens a second, and the most memory
+taken, each in a process of its own.
 Pairs: archives of small pictures are written here; what opening them takes, what they take in memory, and how fast one worker reads them in
 the shuffled order of training.
 """
@@ -14,9 +15,12 @@ import dataclasses
 import gc
 import io
 import json
+import multiprocessing
+import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +65,7 @@ def train_some(name: str, batch_size: int, config: ScalingConfig) -> dict[str, A
     preset = PRESETS[name]()
     shape = dataclasses.replace(preset.model.model_config(tokenizer), vocab_size=preset.model.vocab_size)
     needs = estimate(shape, batch_size=batch_size, text_tokens=config.text_tokens, half=True)
-    before = psutil.Process().memory_info().rss
+    before = _most_taken()
     model = CaptionModel(shape).to(device, memory_format=torch.channels_last)
     objective, optimizer = CaptionLoss(model).train(), torch.optim.AdamW(model.parameters(), 1e-5)
     images = torch.randn(batch_size, 3, *shape.preprocessing.size, device=device)
@@ -78,7 +82,7 @@ def train_some(name: str, batch_size: int, config: ScalingConfig) -> dict[str, A
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     seconds = sorted(times[2:])[config.updates // 2]
-    taken = torch.cuda.max_memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss - before
+    taken = torch.cuda.max_memory_allocated() if device.type == "cuda" else _most_taken() - before
     return {
         "preset": name,
         "parameters": f"{(needs.encoder_parameters + needs.decoder_parameters) / 1e6:.1f} M",
@@ -87,8 +91,14 @@ def train_some(name: str, batch_size: int, config: ScalingConfig) -> dict[str, A
         "images/s": batch_size / seconds,
         "tokens/s": batch_size * config.text_tokens / seconds,
         "estimated GB": (needs.states + needs.activations) / 1e9,
-        "GB after updates": taken / 1e9,
+        "GB at most": taken / 1e9,
     }
+
+
+def _most_taken() -> int:
+    """Bytes that this process held at most."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
 
 
 def read_some(directory: Path, count: int) -> dict[str, Any]:
@@ -114,14 +124,17 @@ def read_some(directory: Path, count: int) -> dict[str, Any]:
     shuffled = time.perf_counter() - begin
     begin = time.perf_counter()
     for _ in range(20):
-        collate([examples[place] for place in next(order)])
+        collate(examples.__getitems__(next(order)))
     rate = 20 * 64 / (time.perf_counter() - begin)
     return {"pairs": count, "opened s": opened, "MB held": held / 1e6, "shuffled s": shuffled, "images/s read": rate}
 
 
 def main(config: ScalingConfig) -> None:
     device = torch.device(config.device)
-    rows = [train_some(name, size, config) for name, size in zip(config.presets, config.batch_sizes, strict=True)]
+    rows = []
+    for name, size in zip(config.presets, config.batch_sizes, strict=True):  # each in a process of its own, which holds nothing else
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            rows.append(process.submit(train_some, name, size, config).result())
     report("Training updates, bfloat16, random pictures", rows, device, None)
     data = []
     for count in config.pairs:

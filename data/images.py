@@ -7,7 +7,6 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +67,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A picture as the model wants it: (3, height, width) float32, normalised. One of another shape is squeezed ("squeeze"), or the
-    middle of it is taken ("center", as CLIP and GIT do)."""
+    """A picture as the model wants it: (3, height, width). One of another shape is squeezed ("squeeze"), or the middle of it is taken
+    ("center", as CLIP and GIT do)."""
 
     size: tuple[int, int]  # height, width
     mean: Sequence[float]
@@ -78,28 +77,26 @@ class Preprocess:
     crop: str = "squeeze"
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Normalised, float32."""
+        return self.normalise(self.pixels(image))
+
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """uint8, 0 to 255: what is carried from a loader to the device, a quarter as large."""
         height, width = self.size
         if self.crop == "center":
             image = _middle(image, width, height, self.resample)
         elif image.size != (width, height):
             image = image.resize((width, height), self.resample)
-        return self.normalise(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     @property
     def resample(self) -> Image.Resampling:
         return Image.Resampling[self.interpolation.upper()]
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(3, height, width), 0 to 255 -> the same, as the network wants it."""
-        return pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(self._scale).add_(self._shift)
-
-    @cached_property
-    def _scale(self) -> torch.Tensor:
-        return 1 / (255 * torch.tensor(self.std).view(3, 1, 1))
-
-    @cached_property
-    def _shift(self) -> torch.Tensor:
-        return -torch.tensor(self.mean).view(3, 1, 1) / torch.tensor(self.std).view(3, 1, 1)
+        """(..., 3, height, width), 0 to 255 -> float32, as the network wants it."""
+        mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (self.mean, self.std))
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / (255 * std)).sub_(mean / std)
 
 
 def _middle(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> Image.Image:
@@ -116,7 +113,7 @@ def _middle(image: Image.Image, width: int, height: int, resample: Image.Resampl
 
 @dataclass(frozen=True)
 class AugmentedPreprocess:
-    """As `Preprocess`, of a random part of the picture: 80 to 100 % of its area, its shape changed by up to a third (torchvision's
+    """The pixels of a random part of the picture: 80 to 100 % of its area, its shape changed by up to a third (torchvision's
     RandomResizedCrop). No flips: prompts say left and right."""
 
     preprocess: Preprocess
@@ -125,10 +122,9 @@ class AugmentedPreprocess:
 
     def __call__(self, image: Image.Image, draw: random.Random) -> torch.Tensor:
         left, top, right, lower = self.box(image.width, image.height, draw)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None, :, top:lower, left:right]
+        part = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None, :, top:lower, left:right]
         # within one level of 255 of Pillow's result, in a quarter of its time
-        part = functional.interpolate(pixels, self.preprocess.size, mode=self.preprocess.interpolation, antialias=True)
-        return self.preprocess.normalise(part[0])
+        return functional.interpolate(part, self.preprocess.size, mode=self.preprocess.interpolation, antialias=True)[0]
 
     def box(self, width: int, height: int, draw: random.Random) -> tuple[int, int, int, int]:
         """Left, upper, right and lower edge of a random part of a picture of this size, in pixels."""

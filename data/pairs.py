@@ -84,15 +84,20 @@ class ArchivePairs(Dataset[Pair]):
                 raise PairError(f"{location.tar}:{location.key}: the prompt is not UTF-8 ({error})", "damaged prompt") from error
         return prompt_of(self.metadata(index), self.prompt_names, f"{location.tar}:{location.key}")
 
+    def image(self, index: int) -> Image.Image:
+        """
+        Raises:
+            ImageError: it cannot be decoded; names archive and key.
+        """
+        location = self.locations[index]
+        return read_image(read_member(location.tar, location.image), name=f"{location.tar}:{location.key}")
+
     def __getitem__(self, index: int) -> Pair:
         """
         Raises:
-            ImageError: the image cannot be decoded; names archive and key.
-            PairError: the same of prompt and metadata.
+            ImageError, PairError: image, prompt or metadata cannot be read.
         """
-        location = self.locations[index]
-        image = read_image(read_member(location.tar, location.image), name=f"{location.tar}:{location.key}")
-        return Pair(location.key, image, self.prompt(index), self.metadata(index))
+        return Pair(self.locations[index].key, self.image(index), self.prompt(index), self.metadata(index))
 
     def fingerprint(self) -> str:
         """Changes when pairs are added, removed, renamed or of another size; not when the files are moved."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
 from torch.utils.data import Dataset
 
 from data.images import read_image
@@ -32,6 +33,8 @@ class PairSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Pair: ...
+
+    def image(self, index: int) -> Image.Image: ...
 
     def prompt(self, index: int) -> str: ...
 
@@ -124,9 +127,11 @@ class FolderPairs(Dataset[Pair]):
         row = self.rows[index]
         return prompt_of(row, self.prompt_names, f"{self.directory / FOLDER_FILE}: {row['file_name']}")
 
+    def image(self, index: int) -> Image.Image:
+        return read_image(self.directory / self.rows[index]["file_name"])
+
     def __getitem__(self, index: int) -> Pair:
-        row = self.rows[index]
-        return Pair(row["file_name"], read_image(self.directory / row["file_name"]), self.prompt(index), row)
+        return Pair(self.rows[index]["file_name"], self.image(index), self.prompt(index), self.rows[index])
 
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps(self.rows, sort_keys=True).encode()).hexdigest()[:16]
@@ -141,6 +146,7 @@ class HubPairs(Dataset[Pair]):
         self.rows = rows.cast_column(image_name, datasets.Image(decode=False))  # decoded by us, who look at the size before
         self.image_name = image_name
         self.prompt_names = prompt_names
+        self.images = self.rows.select_columns([image_name])
         self.texts = rows.select_columns([name for name in rows.column_names if name != image_name])
         self.skipped: Counter[str] = Counter()
 
@@ -150,10 +156,11 @@ class HubPairs(Dataset[Pair]):
     def prompt(self, index: int) -> str:
         return prompt_of(self.texts[index], self.prompt_names, f"row {index}")
 
+    def image(self, index: int) -> Image.Image:
+        return read_image(image_bytes(self.images[index][self.image_name], f"row {index}"), name=f"row {index}")
+
     def __getitem__(self, index: int) -> Pair:
-        row = self.rows[index]
-        image = image_bytes(row.pop(self.image_name), f"row {index}")
-        return Pair(str(index), read_image(image, name=f"row {index}"), prompt_of(row, self.prompt_names, f"row {index}"), row)
+        return Pair(str(index), self.image(index), self.prompt(index), self.texts[index])
 
     def fingerprint(self) -> str:
         return str(self.rows._fingerprint)
@@ -218,6 +225,9 @@ class ListedPairs(Dataset[Pair]):
     def __getitem__(self, index: int) -> Pair:
         return self.pairs[index]
 
+    def image(self, index: int) -> Image.Image:
+        return self.pairs[index].image
+
     def prompt(self, index: int) -> str:
         return self.pairs[index].prompt
 
@@ -240,6 +250,9 @@ class SplitPairs(Dataset[Pair]):
 
     def __getitem__(self, index: int) -> Pair:
         return self.pairs[self.indices[index]]
+
+    def image(self, index: int) -> Image.Image:
+        return self.pairs.image(self.indices[index])
 
     def prompt(self, index: int) -> str:
         return self.pairs.prompt(self.indices[index])

@@ -252,7 +252,7 @@ class StreamedExamples(IterableDataset[Example]):
                         skipped[error.kind] += 1
                         continue
                     draw = random.Random(f"{self.seed}:{epoch}:{index}:{place}")
-                    image = self.preprocess(pair.image) if self.augment is None else self.augment(pair.image, draw)
+                    image = self.preprocess.pixels(pair.image) if self.augment is None else self.augment(pair.image, draw)
                     yield Example(image, self.text(pair.prompt), skipped, (part, Position(epoch, shard, place + 1)))
                     skipped, fruitful = Counter(), True
                 start = Position(epoch)

@@ -136,8 +136,8 @@ class PromptInverter:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
         for start in range(0, len(images), batch_size):
-            batch = torch.stack([self.preprocess(_picture(image)) for image in images[start : start + batch_size]])
-            yield batch.to(self.model.device, self.model.dtype)
+            pixels = torch.stack([self.preprocess.pixels(_picture(image)) for image in images[start : start + batch_size]])
+            yield self.preprocess.normalise(pixels.to(self.model.device)).to(self.model.dtype)
 
     def _rules(self, prefix: str, banned_words: Sequence[str]) -> dict[str, Any]:
         if any(not word.strip() for word in banned_words):

@@ -208,8 +208,7 @@ def mini() -> TrainConfig:
         max_text_tokens=48,
         vocab_size=2048,
     )
-    # images are read between the steps; on two cores a process for it was not measurably faster
-    return TrainConfig(model=model, max_steps=1300, evaluate_every=650, workers=0)
+    return TrainConfig(model=model, max_steps=1300, evaluate_every=650)
 
 
 def small() -> TrainConfig:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.batches import ShuffledBatches
@@ -82,6 +83,7 @@ class Batches:
         augment = AugmentedPreprocess(preprocess) if config.augment else None
         self.collate = Collate(tokenizer.pad_id)
         self.validation = Examples(data.validation, preprocess, text)
+        self.normalise: Callable[[Tensor], Tensor] = _as_they_are if config.reuse_features else preprocess.normalise
         self.states: dict[str, Any] = {}
         self.options = {"num_workers": config.workers, "pin_memory": accelerator.device.type == "cuda", "worker_init_fn": _ignore_ctrl_c}
         rank, world_size = accelerator.process_index, accelerator.num_processes
@@ -114,6 +116,10 @@ class Batches:
         )
         loader: Iterable[Batch] = DataLoader(self.examples, batch_sampler=order, collate_fn=self.collate, **self.options)
         return iter(loader)
+
+
+def _as_they_are(features: Tensor) -> Tensor:
+    return features
 
 
 def _ignore_ctrl_c(worker: int) -> None:

@@ -58,7 +58,8 @@ def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, devi
     try:
         for batch in tqdm(loader, "computing image features", unit="batch"):
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                features = encoder.features(torch.stack([example.image for example in batch]).to(device)).to(torch.float16).cpu().numpy()
+                images = examples.preprocess.normalise(torch.stack([example.image for example in batch]).to(device))
+                features = encoder.features(images).to(torch.float16).cpu().numpy()
             if rows is None:
                 rows = np.lib.format.open_memmap(temporary, "w+", np.float16, (count, *features.shape[1:]))
             rows[len(tokens) : len(tokens) + len(features)] = features
