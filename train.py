@@ -141,7 +141,7 @@ def main(config: TrainConfig) -> None:
     if accelerator.is_main_process:
         if progress.skipped:
             print(f"skipped: {skipped_kinds(progress)}, of {progress.seen + sum(progress.skipped.values())} pairs shown")
-        outcome = _finish(config, run, data) | {"final/best_validation_loss": progress.best_loss}
+        outcome = _finish(config, run, data) | {"test/best_validation_loss": progress.best_loss}
         with closing(Tracker(run, progress.step)) as tracker:
             tracker.settings(config, outcome)
 
@@ -341,7 +341,7 @@ def _finish(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, flo
     print(f"caption       python caption.py IMAGE_OR_FOLDER --checkpoint {run / 'model'}")
     print("train longer  python generate_data.py --out datasets/large --num-images 20000")
     print(f"              python train.py --data datasets/large --name long --max-steps {4 * config.max_steps}")
-    return {f"final/{name}": found.mean for name, found in (results[0].metrics | results[0].slots).items()}
+    return {f"test/{name}": found.mean for name, found in (results[0].metrics | results[0].slots).items()}
 
 
 def _resume_command(config: TrainConfig) -> str:

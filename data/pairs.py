@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from data.images import read_image
 from data.shards import DATASET_FILE, PairLocation, ShardError, finished_shards, index_shard, read_json, read_member
-from data.splits import Split
+from data.splits import SPLITS, Split
 
 PROMPT_NAMES = ("prompt", "text", "caption")
 
@@ -123,9 +123,24 @@ class PairDataset(ArchivePairs):
             )
         super().__init__([location for tar in finished_shards(directory / split) for location in index_shard(tar)])
         if not self.locations:
-            arguments = read_json(directory / DATASET_FILE).get("arguments") or ["--out", str(directory)]
-            command = shlex.join(["python", "generate_data.py", *arguments])
+            about = read_json(directory / DATASET_FILE)
+            arguments = about.get("arguments") or ["--out", str(directory)]
+            command = f"{about.get('command', 'python generate_data.py')} {shlex.join(arguments)}"
             raise ShardError(f"{directory / split} holds no finished shard (every split has one from a few hundred pairs on). Go on with: {command}")
+
+
+def find_pair(directory: Path, key: str) -> Pair:
+    """One pair of a data set directory, of whatever split.
+
+    Raises:
+        PairError: there is none of this key in the finished shards.
+    """
+    for split in SPLITS:
+        for tar in finished_shards(directory / split):
+            for location in index_shard(tar):
+                if location.key == key:
+                    return ArchivePairs([location])[0]
+    raise PairError(f"{directory}: no finished shard holds the pair {key!r}; keys are the names of the files in the tars, such as 000000042")
 
 
 def prompt_of(metadata: dict[str, Any], names: Sequence[str], label: str) -> str:

@@ -1,24 +1,28 @@
-"""What a data set will hold, decided before anything is rendered: every image's key, seed, split and shard."""
+"""What a data set will hold, decided before anything is rendered: every image's key, seed, settings, split and shard."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from data.prompts import PromptRecord
 from data.splits import SPLITS, Split, split_of
 
 MAX_PAIRS = 10**9
+_Value = TypeVar("_Value", int, float)
 
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """One image to make. It depends on `record.prompt` and `seed` alone, never on its neighbours."""
+    """One image to make. It depends on its prompt, seed and settings alone, never on its neighbours. None is what the pipeline usually takes."""
 
     key: str
     record: PromptRecord
     seed: int
+    steps: int | None = None
+    guidance_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,17 @@ class PlannedShard:
     pairs: tuple[PlannedPair, ...]
 
 
-def plan_shards(records: Sequence[PromptRecord], *, num_images: int, seed: int, shard_size: int) -> list[PlannedShard]:
-    """Spread `num_images` images over `records` (in order, from the first again when they run out) and put them into shards by split.
+def plan_shards(
+    records: Sequence[PromptRecord],
+    *,
+    num_images: int,
+    seed: int,
+    shard_size: int,
+    steps: Sequence[int] = (),
+    guidance_scales: Sequence[float] = (),
+) -> list[PlannedShard]:
+    """Spread `num_images` images over `records` (in order, from the first again when they run out) and put them into shards by split. Of
+    several steps and guidance scales each image draws one.
 
     Raises:
         ValueError: numbers out of range, or no records.
@@ -42,8 +55,9 @@ def plan_shards(records: Sequence[PromptRecord], *, num_images: int, seed: int, 
         raise ValueError("there are no prompts")
     by_split: dict[Split, list[PlannedPair]] = {split: [] for split in SPLITS}
     for i in range(num_images):
-        record = records[i % len(records)]
-        by_split[split_of(record.group)].append(PlannedPair(f"{i:09d}", record, image_seed(seed, i)))
+        record, own = records[i % len(records)], image_seed(seed, i)
+        pair = PlannedPair(f"{i:09d}", record, own, _drawn(steps, f"{own}:steps"), _drawn(guidance_scales, f"{own}:guidance"))
+        by_split[split_of(record.group)].append(pair)
     return [
         PlannedShard(split, number, tuple(pairs[start : start + shard_size]))
         for split, pairs in by_split.items()
@@ -53,4 +67,12 @@ def plan_shards(records: Sequence[PromptRecord], *, num_images: int, seed: int, 
 
 def image_seed(seed: int, index: int) -> int:
     """The seed of image `index` of a data set: 32 bits, spread by a hash so that data sets of neighbouring seeds share none."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:4], "big")
+    return _hashed(f"{seed}:{index}")
+
+
+def _drawn(values: Sequence[_Value], name: str) -> _Value | None:
+    return values[_hashed(name) % len(values)] if values else None
+
+
+def _hashed(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")

@@ -1,12 +1,24 @@
-"""Where prompts come from: a file with one prompt a line, or any iterable."""
+"""Where prompts come from: a text file, a column of a table or of a data set on the Hub, standard input, or any iterable."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from data.splits import prompt_group
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.groups import Groups, LeakError
+from data.pairs import PROMPT_NAMES
+from data.shards import ShardError
+from data.sources import load_hub
+
+STANDARD_INPUT = "-"
 
 
 class PromptError(ValueError):
@@ -22,19 +34,97 @@ class PromptRecord:
     slots: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_prompt_file(path: Path) -> list[PromptRecord]:
-    """One prompt a line, UTF-8; empty lines are passed over.
+def read_prompts(source: str, column: str | None = None) -> list[str]:
+    """
+    Args:
+        source: a text file with one prompt a line; a .csv, .tsv, .parquet or .jsonl; the id of a data set on the Hub; "-" for standard input, one
+            prompt a line.
+        column: of a table, by default prompt, text or caption.
 
     Raises:
-        PromptError: no such file, not text, or no prompt in it.
+        PromptError: no such file, not readable, no such column, or no prompt in it.
     """
-    if not path.is_file():
-        raise PromptError(f"the prompt file {path} does not exist")
+    path = Path(source)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        if source == STANDARD_INPUT:
+            found: Iterable[Any] = sys.stdin
+        elif not path.exists() and source.count("/") == 1 and not path.parent.is_dir() and path.suffix not in _READERS:
+            found = _hub(source, column)
+        elif not path.is_file():
+            raise PromptError(f"the prompt file {path} does not exist")
+        else:
+            found = _READERS.get(path.suffix.lower(), _text)(path, column)
+        prompts = [text.strip() for text in found if isinstance(text, str) and text.strip()]
     except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8 with one prompt a line") from error
-    prompts = [line.strip() for line in lines if line.strip()]
+        raise PromptError(f"{source} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8 with one prompt a line") from error
+    except (csv.Error, pa.ArrowException) as error:
+        raise PromptError(f"{source} cannot be read ({error})") from error
     if not prompts:
-        raise PromptError(f"{path} holds no prompt; write one a line")
-    return [PromptRecord(prompt=prompt, group=prompt_group(prompt)) for prompt in prompts]
+        raise PromptError(f"{source} holds no prompt; write one a line")
+    return prompts
+
+
+def grouped(prompts: Iterable[str], groups: Groups) -> tuple[list[PromptRecord], int]:
+    """Records with their groups, and how many prompts had to be left out since they are near to prompts of two splits."""
+    records, left_out = [], 0
+    for prompt in prompts:
+        try:
+            records.append(PromptRecord(prompt=prompt, group=groups.group_of(prompt)))
+        except LeakError:
+            left_out += 1
+    return records, left_out
+
+
+def _text(path: Path, column: str | None) -> list[str]:
+    return path.read_text(encoding="utf-8-sig").splitlines()
+
+
+def _table(path: Path, column: str | None) -> Iterator[Any]:
+    with open(path, newline="", encoding="utf-8-sig") as lines:
+        rows = csv.DictReader(lines, delimiter="," if path.suffix.lower() == ".csv" else "\t")
+        name = _column(str(path), rows.fieldnames or (), column)
+        for row in rows:
+            yield row[name]
+
+
+def _parquet(path: Path, column: str | None) -> Iterator[Any]:
+    name = _column(str(path), pq.read_schema(path).names, column)
+    for batch in pq.ParquetFile(path).iter_batches(columns=[name]):
+        yield from batch.column(0).to_pylist()
+
+
+def _json_lines(path: Path, column: str | None) -> Iterator[Any]:
+    with open(path, encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise PromptError(f"{path}, line {number}, is not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise PromptError(f'{path}, line {number}, is not like {{"prompt": "a cat"}}')
+            yield row[_column(f"{path}, line {number}", list(row), column)]
+
+
+def _hub(name: str, column: str | None) -> Iterator[Any]:
+    try:
+        loaded = load_hub(name, streaming=False)
+    except ShardError as error:
+        raise PromptError(f"{error}. For prompts of your own, name a file") from error
+    rows = loaded["train"] if "train" in loaded else loaded[next(iter(loaded))]
+    chosen = _column(name, rows.column_names, column)
+    for row in rows.select_columns([chosen]):
+        yield row[chosen]
+
+
+def _column(source: str, columns: Iterable[str], asked: str | None) -> str:
+    there = list(columns)
+    names = (asked,) if asked is not None else PROMPT_NAMES
+    found = next((name for name in names if name in there), None)
+    if found is None:
+        raise PromptError(f"{source} has no column {' or '.join(names)}; give --prompt-column, one of: {', '.join(map(str, there)) or 'none'}")
+    return found
+
+
+_READERS = {".csv": _table, ".tsv": _table, ".parquet": _parquet, ".jsonl": _json_lines}

@@ -10,17 +10,29 @@ import errno
 import io
 import json
 import os
+import socket
 import tarfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from data.parameters_text import parameters_text
+
+_TYPES: dict[str, pa.DataType] = dict.fromkeys(
+    ("key", "prompt", "negative_prompt", "sampler", "model", "revision", "prompt_group", "status", "error_kind", "error_message", "slots"),
+    pa.string(),
+)
+_TYPES |= {"seed": pa.uint64(), "steps": pa.int64(), "guidance_scale": pa.float64(), "width": pa.int64(), "height": pa.int64()}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 TEXT_SUFFIXES = (".txt", ".caption")
 DATASET_FILE = "dataset.json"
@@ -37,12 +49,17 @@ class DiskFullError(OSError):
         return self.strerror or super().__str__()
 
 
+class ShardBusyError(RuntimeError):
+    """A shard that another run is writing."""
+
+
 class ShardWriter:
     """Writes one shard. Leaving the `with` block normally completes it; an exception leaves nothing behind that counts as done."""
 
     def __init__(self, directory: Path, number: int) -> None:
         self.stem = directory / f"{number:05d}"
-        self._temporary = Path(f"{self.stem}.tar.{os.getpid()}.tmp")
+        self._temporary = self._beside("tar")
+        self._lock = FileLock(f"{self.stem}.lock")
         self._rows: list[dict[str, Any]] = []
 
     @property
@@ -50,22 +67,35 @@ class ShardWriter:
         return stats_path(self.stem).exists()
 
     def __enter__(self) -> ShardWriter:
+        """
+        Raises:
+            ShardBusyError: another run is writing this shard.
+        """
         self.stem.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise ShardBusyError(f"{self.stem} is being written by another run") from None
         self._tar = tarfile.open(self._temporary, "w", format=tarfile.USTAR_FORMAT)
         return self
 
     def add(self, key: str, image: Image.Image, metadata: Mapping[str, Any]) -> None:
         """Add a pair; `metadata["prompt"]` is its text."""
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        self._add_file(f"{key}.png", buffer.getvalue())
+        buffer, notes = io.BytesIO(), PngInfo()
+        notes.add_text("parameters", str(parameters_text(metadata)))  # so that other tools read it
+        image.save(buffer, format="PNG", pnginfo=notes)
+        self.add_encoded(key, buffer.getvalue(), ".png", metadata)
+
+    def add_encoded(self, key: str, image: bytes, suffix: str, metadata: Mapping[str, Any]) -> None:
+        """Add a pair whose image is a file already; `suffix` is one of `IMAGE_SUFFIXES`."""
+        self._add_file(f"{key}{suffix}", image)
         self._add_file(f"{key}.txt", metadata["prompt"].encode("utf-8"))
         self._add_file(f"{key}.json", json.dumps(metadata, ensure_ascii=False).encode("utf-8"))
-        self._rows.append(_row(key, metadata) | {"status": "success", "error_message": None})
+        self._rows.append(_row(key, metadata) | {"status": "success", "error_kind": None, "error_message": None})
 
-    def add_failure(self, key: str, metadata: Mapping[str, Any], error: str) -> None:
-        """Record a sample that could not be made; it is in the parquet and not in the tar."""
-        self._rows.append(_row(key, metadata) | {"status": "failed", "error_message": error})
+    def add_failure(self, key: str, metadata: Mapping[str, Any], kind: str, message: str) -> None:
+        """Record a sample that could not be made; it is in the parquet and not in the tar. `kind` is the reason in few words, for counting."""
+        self._rows.append(_row(key, metadata) | {"status": "failed", "error_kind": kind, "error_message": message})
 
     def _add_file(self, name: str, content: bytes) -> None:
         member = tarfile.TarInfo(name)  # no times and no owner: the same pairs make the same bytes
@@ -73,7 +103,7 @@ class ShardWriter:
         try:
             self._tar.addfile(member, io.BytesIO(content))
         except OSError as error:
-            raise _explained(error, self.stem) from error
+            raise explained(error, self.stem) from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
@@ -83,22 +113,34 @@ class ShardWriter:
                 self._tar.fileobj.close()  # the end of the archive is not worth writing
         except OSError as failure:
             if kind is None:
-                raise _explained(failure, self.stem) from failure
+                raise explained(failure, self.stem) from failure
         finally:
             for suffix in ("tar", "parquet", "json"):
-                Path(f"{self.stem}.{suffix}.{os.getpid()}.tmp").unlink(missing_ok=True)
+                self._beside(suffix).unlink(missing_ok=True)
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+    def _beside(self, suffix: str) -> Path:
+        return Path(f"{self.stem}.{suffix}.{_owner()}.tmp")
 
     def _complete(self) -> None:
         self._tar.close()
-        parquet = Path(f"{self.stem}.parquet.{os.getpid()}.tmp")
-        pq.write_table(pa.Table.from_pylist(self._rows), parquet)
+        parquet = self._beside("parquet")
+        pq.write_table(_table(self._rows), parquet)
         done = sum(row["status"] == "success" for row in self._rows)
-        stats = Path(f"{self.stem}.json.{os.getpid()}.tmp")
-        counts = {"count": len(self._rows), "successes": done, "failed": len(self._rows) - done}
+        stats = self._beside("json")
+        counts: dict[str, Any] = {"count": len(self._rows), "successes": done, "failed": len(self._rows) - done}
+        counts["failures"] = dict(Counter(row["error_kind"] for row in self._rows if row["status"] != "success"))
         stats.write_text(json.dumps(counts) + "\n", encoding="utf-8")
         os.replace(self._temporary, Path(f"{self.stem}.tar"))
         os.replace(parquet, Path(f"{self.stem}.parquet"))
         os.replace(stats, stats_path(self.stem))
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Known columns have the same type in every shard, whatever values this one happens to hold."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: pa.array([row.get(name) for row in rows], _TYPES.get(name)) for name in names})
 
 
 def _row(key: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,30 +149,50 @@ def _row(key: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {"key": key} | flat
 
 
-def _explained(error: OSError, stem: Path) -> OSError:
+def explained(error: OSError, stem: Path) -> OSError:
+    """The same error, or one that says what a full disk has cost."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(
             error.errno,
-            f"the disk is full; shard {stem} was not finished and does not count as done, the shards before it are whole. "
+            f"the disk is full; {stem} was not finished and does not count as done, what was done before is whole. "
             "Free some space and run the same command again",
         )
     return error
+
+
+def _owner() -> str:
+    """Whose temporary files these are."""
+    return f"{socket.gethostname().replace('.', '_')}-{os.getpid()}"
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Temporary files of runs on this machine that were killed."""
+    for path in directory.rglob("*.tmp"):
+        host, _, process = path.name.removesuffix(".tmp").rpartition(".")[2].rpartition("-")
+        if host == _owner().rpartition("-")[0] and process.isdecimal() and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
 
 
 def stats_path(stem: Path) -> Path:
     return Path(f"{stem}_stats.json")
 
 
+def read_stats(stem: Path) -> dict[str, Any]:
+    """What a shard's stats file says; empty where there is none yet."""
+    path = stats_path(stem)
+    return read_json(path) if path.exists() else {}
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON under a temporary name and rename it."""
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
+    temporary = Path(f"{path}.{_owner()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
 
 
 @dataclass(frozen=True)
@@ -189,7 +251,7 @@ def index_archive(tar_path: Path) -> tuple[list[PairLocation], str | None]:
 
 
 def _remedy(tar_path: Path) -> str:
-    return f"Delete {stats_path(tar_path.with_suffix(''))} and run generate_data.py again: it makes the shard anew"
+    return f"Delete {stats_path(tar_path.with_suffix(''))} and run the command that made the data set again: it makes the shard anew"
 
 
 def read_json(path: Path) -> dict[str, Any]:

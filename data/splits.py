@@ -16,8 +16,12 @@ _WORD = re.compile(r"\w+", re.UNICODE)
 
 def prompt_group(prompt: str) -> str:
     """One name for a prompt and its near-duplicates: the same words whatever their order, case, weights and punctuation."""
-    words = sorted(set(_WORD.findall(_WEIGHT.sub("", prompt).casefold())))
-    return hashlib.sha256(" ".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(" ".join(sorted(words_of(prompt))).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def words_of(prompt: str) -> frozenset[str]:
+    """The words of a prompt whatever their order, number, case, weights and punctuation."""
+    return frozenset(_WORD.findall(_WEIGHT.sub("", prompt).casefold()))
 
 
 def split_of(group: str) -> Split:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import shutil
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -19,8 +23,30 @@ MINI = "mini"
 MINI_DIRECTORY = Path(__file__).resolve().parents[1] / "assets" / "mini-diffusion"
 
 
+# short names that people know, beside the class names of diffusers
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "dpm++-sde": "DPMSolverSDEScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-a": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "lcm": "LCMScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+
+
 class PipelineError(RuntimeError):
-    """A pipeline that cannot be loaded; says what to do."""
+    """A pipeline that cannot be loaded or used; says what to do."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be made. `kind` is the reason in few words, for counting."""
+
+    kind: str
+    message: str
 
 
 def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype) -> DiffusionPipeline:
@@ -44,7 +70,7 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype) -> Di
     if Path(source).exists() and not (Path(source) / "model_index.json").is_file():
         raise PipelineError(f"{source} is not a diffusers pipeline: it has no model_index.json")
     try:
-        pipeline = AutoPipelineForText2Image.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        pipeline = AutoPipelineForText2Image.from_pretrained(source, dtype=dtype, use_safetensors=True, **_left_out(Path(source)))
     except (OSError, ValueError) as error:
         raise PipelineError(
             f"the model {model!r} could not be loaded: {_first_line(error)}\n"
@@ -57,6 +83,54 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype) -> Di
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
     return pipeline
+
+
+def _left_out(directory: Path) -> dict[str, None]:
+    """Parts that a pipeline directory was saved without, such as Stable Diffusion 3's third text encoder, which diffusers wants to be told of."""
+    index = directory / "model_index.json"
+    if not index.is_file():
+        return {}
+    content = json.loads(index.read_text(encoding="utf-8"))
+    return {name: None for name, kind in content.items() if kind == [None, None]}
+
+
+def use_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
+    """Sample with another of diffusers' schedulers, by its class or its short name (`SCHEDULERS`), with the settings of the one before.
+
+    Raises:
+        PipelineError: no such scheduler, or one that does not fit the pipeline.
+    """
+    import diffusers
+
+    kind = getattr(diffusers, SCHEDULERS.get(name, name), None)
+    if kind is None or not hasattr(kind, "from_config") or "Scheduler" not in SCHEDULERS.get(name, name):
+        raise PipelineError(f"no scheduler {name!r}; take one of {', '.join(SCHEDULERS)}, or a class of diffusers such as EulerDiscreteScheduler")
+    before = type(pipeline.scheduler).__name__
+    if "FlowMatch" in before and "FlowMatch" not in kind.__name__:
+        raise PipelineError(f"{type(pipeline).__name__} samples a flow ({before}); {kind.__name__} does not. Leave --scheduler out")
+    try:
+        pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
+    except (ImportError, ValueError, TypeError) as error:
+        raise PipelineError(f"the scheduler {name!r} cannot be used here: {_first_line(error)}") from error
+
+
+def add_lora(pipeline: DiffusionPipeline, lora: str, weight: float) -> None:
+    """Add a LoRA, a file, a directory or a Hub id, at a weight (1: as it was trained).
+
+    Raises:
+        PipelineError: it cannot be loaded, or does not fit the pipeline.
+    """
+    if not hasattr(pipeline, "load_lora_weights"):
+        raise PipelineError(f"{type(pipeline).__name__} takes no LoRA")
+    path = Path(lora)
+    place = {"weight_name": path.name} if path.is_file() else {}
+    try:
+        pipeline.load_lora_weights(str(path.parent) if path.is_file() else lora, adapter_name="lora", use_safetensors=True, **place)
+        pipeline.set_adapters(["lora"], [weight])
+    except ImportError as error:
+        raise PipelineError(f"a LoRA needs the extra 'generate' ({_first_line(error)}): pip install -e '.[generate]'") from error
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise PipelineError(f"the LoRA {lora!r} could not be loaded: {_first_line(error)}") from error
 
 
 def compile_denoiser(pipeline: DiffusionPipeline) -> None:
@@ -90,18 +164,68 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def synthesize(
-    pipeline: DiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance_scale: float
-) -> list[Image.Image | None]:
-    """One image for each prompt and seed, all in one batch; None where the pipeline gave no finite image.
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance_scale: float,
+    negative_prompt: str = "",
+    size: tuple[int, int] | None = None,
+) -> list[Image.Image | Failure]:
+    """One image for each prompt and seed, all in one batch; a `Failure` where the pipeline gave no picture.
 
     Each image draws its noise from a CPU generator of its own, so that it does not depend on the batch it is made in
-    (beyond floating-point noise) nor on the device.
+    (beyond floating-point noise) nor on the device. A batch for which the memory does not suffice is divided.
+
+    Args:
+        size: width and height in pixels; None is the pipeline's own.
+
+    Raises:
+        PipelineError: the pipeline cannot do what is asked.
     """
+    parameters = inspect.signature(type(pipeline).__call__).parameters
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    arguments: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "generator": generators}
-    with torch.inference_mode():
-        arrays = pipeline(prompt=list(prompts), output_type="np", **arguments).images
-    return [Image.fromarray((array * 255).round().astype(np.uint8)) if np.isfinite(array).all() else None for array in arrays]
+    guidance = "true_cfg_scale" if "true_cfg_scale" in parameters and parameters["guidance_scale"].default is None else "guidance_scale"
+    arguments: dict[str, Any] = {"num_inference_steps": steps, guidance: guidance_scale, "generator": generators}
+    if negative_prompt:
+        if "negative_prompt" not in parameters:
+            raise PipelineError(f"{type(pipeline).__name__} takes no negative prompt; leave --negative-prompt out")
+        arguments["negative_prompt"] = [negative_prompt] * len(prompts)
+    if size is not None:
+        arguments |= {"width": size[0], "height": size[1]}
+    try:
+        with torch.inference_mode():
+            output = pipeline(prompt=list(prompts), output_type="np", **arguments)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory_error(error):
+            raise PipelineError(f"{type(pipeline).__name__} failed: {_first_line(error)}") from error
+        message = _first_line(error)
+    except (TypeError, ValueError) as error:
+        raise PipelineError(f"{type(pipeline).__name__} cannot do this: {_first_line(error)}") from error
+    else:
+        unsafe = getattr(output, "nsfw_content_detected", None) or [False] * len(prompts)
+        return [_picture(array, bool(flagged)) for array, flagged in zip(output.images, unsafe, strict=True)]
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(prompts) == 1:
+        return [Failure("out of memory", message)]
+    half = len(prompts) // 2
+    options: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt, "size": size}
+    return [image for part in (slice(0, half), slice(half, len(prompts))) for image in synthesize(pipeline, prompts[part], seeds[part], **options)]
+
+
+def _picture(array: np.ndarray, flagged: bool) -> Image.Image | Failure:
+    if flagged:
+        return Failure("safety checker", "the pipeline's safety checker blackened the image")
+    if not np.isfinite(array).all():
+        return Failure("not finite", "the pipeline gave values that are not finite")
+    return Image.fromarray((array * 255).round().astype(np.uint8))
+
+
+def _is_memory_error(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _first_line(error: Exception) -> str:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 import tyro
 from commands import BRIEF, ROOT, command, run, run_on_two_processes
 from examples import painted, write_dataset
 from gits import save_git
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import evaluate
 import generate_data
-from data.shards import ShardError
+from data.pairs import PairDataset
+from data.shards import ShardError, index_shard
+from data.splits import SPLITS
 from evaluation.baselines import BaselineError
 from model import CheckpointError
 
@@ -37,7 +48,7 @@ def test_generate_makes_a_data_set_and_leaves_a_finished_one_alone(tmp_path: Pat
     assert re.search(r"data: 7 pairs \(train \d, val \d, test \d\)", out)
     about = json.loads((tmp_path / "data" / "dataset.json").read_text())
     assert about["generator"] == "StableDiffusionPipeline"
-    assert about["settings"]["steps"] == 2
+    assert about["settings"]["steps"] == [2]
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "data").rglob("*")}
     run("generate_data.py", *arguments, cwd=tmp_path)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "data").rglob("*")} == before
@@ -50,7 +61,91 @@ def test_generate_makes_a_data_set_and_leaves_a_finished_one_alone(tmp_path: Pat
     run("generate_data.py", *arguments, cwd=tmp_path)
     assert tar.read_bytes() == content
     _, err = run("generate_data.py", *arguments[:-3], "3", "--shard-size", "3", cwd=tmp_path, fails=True)
-    assert "begun with other settings (steps: 2 there, 3 now)" in err
+    assert "begun with other settings (steps: [2] there, [3] now)" in err
+
+
+def test_generate_draws_settings_and_makes_one_image_again(tmp_path: Path, tiny_pipeline: Path) -> None:
+    lines = [
+        "id,title",
+        *(f"{i},a {colour} {thing}" for i, (colour, thing) in enumerate(itertools.product(["red", "blue", "green"], ["cat", "owl"]))),
+    ]
+    (tmp_path / "titles.csv").write_text("\n".join(lines))
+    arguments = ["--prompts", "titles.csv", "--prompt-column", "title", "--model", tiny_pipeline, "--images-per-prompt", 3, "--out", "data"]
+    arguments += ["--steps", 1, 2, 3, "--guidance", 1.5, 3, "--scheduler", "euler", "--negative-prompt", "a beach", "--width", 32, "--height", 48]
+    out, _ = run("generate_data.py", *arguments, cwd=tmp_path)
+    assert "data: 18 pairs" in out
+    pairs = [pair for split in SPLITS if (tmp_path / "data" / split).exists() for pair in PairDataset(tmp_path / "data", split)]
+    assert Counter(pair.prompt for pair in pairs) == Counter({line.split(",")[1]: 3 for line in lines[1:]})
+    assert {pair.metadata["steps"] for pair in pairs} == {1, 2, 3}
+    assert {pair.metadata["guidance_scale"] for pair in pairs} == {1.5, 3.0}
+    assert {pair.image.size for pair in pairs} == {(32, 48)}
+    assert {pair.metadata["sampler"] for pair in pairs} == {"EulerDiscreteScheduler"}
+    out, _ = run("generate_data.py", "--out", "data", "--only", "000000007", cwd=tmp_path)
+    again = Image.open(tmp_path / "000000007.png").convert("RGB")
+    (pair,) = [pair for pair in pairs if pair.key == "000000007"]
+    difference = np.abs(np.asarray(again, dtype=int) - np.asarray(pair.image, dtype=int)).max()
+    assert difference <= 2
+    assert f"by at most {difference} of 255" in out
+    _, err = run("generate_data.py", "--out", "data", "--only", "7", cwd=tmp_path, fails=True)
+    assert "no finished shard holds the pair '7'" in err
+
+
+def test_generate_counts_failures_and_retries_them(tmp_path: Path, tiny_pipeline: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_pipeline, broken)
+    weights = broken / "vae" / "diffusion_pytorch_model.safetensors"
+    content = load_file(weights)
+    save_file({name: torch.full_like(value, float("nan")) for name, value in content.items()}, weights)
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    arguments = ["--prompts", "prompts.txt", "--model", "broken", "--out", "data", "--steps", 1]
+    _, err = run("generate_data.py", *arguments, cwd=tmp_path)
+    assert "2 images could not be made: 2 x not finite" in err
+    rows = [row for path in (tmp_path / "data").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert {(row["status"], row["error_kind"]) for row in rows} == {("failed", "not finite")}
+    shutil.copy(tiny_pipeline / "vae" / weights.name, weights)
+    run("generate_data.py", *arguments, cwd=tmp_path)  # what is done is done
+    assert not any(index_shard(path) for path in (tmp_path / "data").rglob("*.tar"))
+    _, err = run("generate_data.py", *arguments, "--retry", cwd=tmp_path)
+    assert "could not be made" not in err
+    assert sum(len(index_shard(path)) for path in (tmp_path / "data").rglob("*.tar")) == 2
+
+
+def test_generate_killed_at_random_moments_makes_the_same(tmp_path: Path, tiny_pipeline: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {i} {'abcdef'[i % 6]}{i}" for i in range(40)))
+    arguments = ["--prompts", "prompts.txt", "--model", tiny_pipeline, "--num-images", "80", "--steps", "1", "--shard-size", "4"]
+    run("generate_data.py", *arguments, "--out", "whole", cwd=tmp_path)
+    draw, kills = random.Random(1), 0
+    for _ in range(3):
+        process = command("generate_data.py", *arguments, "--out", "killed", cwd=tmp_path)
+        for _ in range(1500):
+            if (tmp_path / "killed" / "dataset.json").exists() or process.poll() is not None:
+                break
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 0.6))
+        if process.poll() is None:
+            kills += 1
+            process.kill()
+        process.communicate()
+    assert kills
+    run("generate_data.py", *arguments, "--out", "killed", cwd=tmp_path)
+    made = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.suffix in (".tar", ".parquet"))
+    assert len(made) >= 40
+    for path in made:
+        assert (tmp_path / "whole" / path).read_bytes() == (tmp_path / "killed" / path).read_bytes()
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+def test_two_runs_on_one_directory_share_the_work(tmp_path: Path, tiny_pipeline: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {i} {'abcdef'[i % 6]}{i}" for i in range(40)))
+    arguments = ["--prompts", "prompts.txt", "--model", tiny_pipeline, "--num-images", "80", "--steps", "1", "--shard-size", "4"]
+    run("generate_data.py", *arguments, "--out", "one", cwd=tmp_path)
+    processes = [command("generate_data.py", *arguments, "--out", "both", cwd=tmp_path) for _ in range(2)]
+    for process in processes:
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+    run("generate_data.py", *arguments, "--out", "both", cwd=tmp_path)
+    for path in (tmp_path / "one").rglob("*.tar"):
+        assert path.read_bytes() == (tmp_path / "both" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
 def test_two_processes_make_the_shards_of_one(tmp_path: Path, tiny_pipeline: Path) -> None:

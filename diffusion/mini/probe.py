@@ -33,7 +33,7 @@ from diffusion.contact_sheet import contact_sheet
 from diffusion.mini.render import MissingFontError, load_sprites
 from diffusion.mini.renders import make_renders, open_images, read_slots_of, render_scenes
 from diffusion.mini.world import BACKGROUNDS, STYLES, SUBJECTS, random_scenes
-from diffusion.pipelines import PipelineError, default_device, default_dtype, load_pipeline, synthesize
+from diffusion.pipelines import Failure, PipelineError, default_device, default_dtype, load_pipeline, synthesize
 
 SLOTS: dict[str, list[str]] = {"subject": list(SUBJECTS), "style": list(STYLES), "background": list(BACKGROUNDS)}
 
@@ -87,9 +87,10 @@ def main(config: ProbeConfig) -> None:
         part = prompts[start : start + 32]
         seeds = range(10_000_000 + start, 10_000_000 + start + len(part))
         images = synthesize(pipeline, part, seeds, steps=config.steps, guidance_scale=config.guidance)
-        if any(image is None for image in images):
-            raise PipelineError("the pipeline gave images that are not finite")
-        generated += [image for image in images if image is not None]
+        failures = [image for image in images if isinstance(image, Failure)]
+        if failures:
+            raise PipelineError(f"the pipeline made {len(failures)} of {len(images)} images not: {failures[0].message}")
+        generated += [image for image in images if not isinstance(image, Failure)]
     on_renders = read_accuracy(probe, rendered, [line["slots"] for line in lines])
     on_generated = read_accuracy(probe, np.stack([np.asarray(image) for image in generated]), [scene.slots() for scene, _ in scenes])
     print(f"\n{config.images} unseen renders, {config.images} images generated from unseen prompts\n")

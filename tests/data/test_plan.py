@@ -1,6 +1,8 @@
+from collections import Counter
+
 import pytest
 
-from data.plan import image_seed, plan_shards
+from data.plan import PlannedPair, image_seed, plan_shards
 from data.prompts import PromptRecord
 from data.splits import prompt_group, split_of
 
@@ -25,6 +27,19 @@ def test_several_images_of_a_prompt_stay_in_one_split_with_seeds_of_their_own() 
 
 def test_neighbouring_data_sets_share_no_seed() -> None:
     assert not {image_seed(0, i) for i in range(2000)} & {image_seed(1, i) for i in range(2000)}
+
+
+def test_each_image_draws_its_settings() -> None:
+    def pairs(seed: int) -> list[PlannedPair]:
+        shards = plan_shards(RECORDS, num_images=900, seed=seed, shard_size=100, steps=(10, 20, 30), guidance_scales=(5.0, 7.5))
+        return sorted((pair for shard in shards for pair in shard.pairs), key=lambda pair: pair.key)
+
+    counts = Counter((pair.steps, pair.guidance_scale) for pair in pairs(0))
+    assert len(counts) == 6
+    assert min(counts.values()) > 100
+    assert pairs(0) == pairs(0)
+    assert [pair.steps for pair in pairs(0)] != [pair.steps for pair in pairs(1)]
+    assert {pair.steps for shard in plan_shards(RECORDS, num_images=9, seed=0, shard_size=5) for pair in shard.pairs} == {None}
 
 
 @pytest.mark.parametrize(("arguments", "message"), [({"num_images": 0}, "number of images"), ({"shard_size": 0}, "one image or more")])

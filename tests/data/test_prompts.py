@@ -1,22 +1,71 @@
+import io
 from pathlib import Path
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from data.prompts import PromptError, read_prompt_file
+from data.groups import Groups
+from data.prompts import PromptError, grouped, read_prompts
 
 
 def test_one_prompt_a_line(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_bytes("\ufeffa cat\r\n\n  a (dog:1.2), 8k \n猫".encode())
-    assert [record.prompt for record in read_prompt_file(tmp_path / "prompts.txt")] == ["a cat", "a (dog:1.2), 8k", "猫"]
+    assert read_prompts(str(tmp_path / "prompts.txt")) == ["a cat", "a (dog:1.2), 8k", "猫"]
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "holds no prompt"), (b"\n \n", "holds no prompt"), (b"\xff\xfe\x00c", "not UTF-8")])
 def test_files_without_prompts(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "p.txt").write_bytes(content)
     with pytest.raises(PromptError, match=message):
-        read_prompt_file(tmp_path / "p.txt")
+        read_prompts(str(tmp_path / "p.txt"))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"none\.txt does not exist"):
-        read_prompt_file(tmp_path / "none.txt")
+        read_prompts(str(tmp_path / "none.txt"))
+
+
+def test_columns_of_tables(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,title\n1,"a cat, grey"\n2,\n3,a dog\n')
+    assert read_prompts(str(tmp_path / "a.csv"), "title") == ["a cat, grey", "a dog"]
+    (tmp_path / "a.tsv").write_text("caption\tid\na cat\t1\n")
+    assert read_prompts(str(tmp_path / "a.tsv")) == ["a cat"]
+    pq.write_table(pa.table({"text": ["a", None, "b"]}), tmp_path / "a.parquet")
+    assert read_prompts(str(tmp_path / "a.parquet")) == ["a", "b"]
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "source": "x"}\n\n{"prompt": "b"}\n')
+    assert read_prompts(str(tmp_path / "a.jsonl")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"id,name\n1,x\n", "no column prompt or text or caption; give --prompt-column, one of: id, name"),
+        ("a.jsonl", b'{"prompt": "a"}\n{broken\n', "line 2, is not JSON"),
+        ("a.jsonl", b"[3]\n", "line 1, is not like"),
+        ("a.parquet", b"PAR1 broken", "cannot be read"),
+        ("a.csv", b"", "no column"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PromptError, match=message):
+        read_prompts(str(tmp_path / name))
+
+
+def test_standard_input_and_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a cat\n\na dog\n"))
+    assert read_prompts("-") == ["a cat", "a dog"]
+    rows = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"Prompt": ["x", "y"], "id": [1, 2]})})
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: rows)
+    assert read_prompts("someone/prompts", "Prompt") == ["x", "y"]
+    with pytest.raises(PromptError, match="one of: Prompt, id"):
+        read_prompts("someone/prompts")
+
+
+def test_near_prompts_share_a_group() -> None:
+    words = "a red fox in a deep dark forest at night with many stars"
+    records, left_out = grouped([words, f"{words} above", "an owl"], Groups())
+    assert records[0].group == records[1].group != records[2].group
+    assert left_out == 0

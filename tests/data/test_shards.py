@@ -18,7 +18,7 @@ def write_shard(directory: Path, count: int = 4) -> Path:
     with ShardWriter(directory, 0) as writer:
         for i in range(count):
             writer.add(f"{i:09d}", painted("cat", "red"), {"prompt": f"prompt {i}", "seed": i, "slots": {"subject": "cat"}})
-        writer.add_failure("000000099", {"prompt": "bad", "seed": 99, "slots": {}}, "not finite")
+        writer.add_failure("000000099", {"prompt": "bad", "seed": 99, "slots": {}}, "not finite", "values that are not finite")
     return directory / "00000.tar"
 
 
@@ -34,8 +34,8 @@ def test_a_shard_is_what_webdataset_and_img2dataset_expect(tmp_path: Path) -> No
             assert image.size == (64, 64)
     rows = pq.read_table(tmp_path / "00000.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["success"] * 4 + ["failed"]
-    assert rows[4]["error_message"] == "not finite"
-    assert json.loads((tmp_path / "00000_stats.json").read_text()) == {"count": 5, "successes": 4, "failed": 1}
+    assert (rows[4]["error_kind"], rows[4]["error_message"]) == ("not finite", "values that are not finite")
+    assert json.loads((tmp_path / "00000_stats.json").read_text()) == {"count": 5, "successes": 4, "failed": 1, "failures": {"not finite": 1}}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["00000.parquet", "00000.tar", "00000_stats.json"]
 
 
@@ -73,7 +73,7 @@ def test_a_full_disk_is_reported_and_costs_nothing_done(tmp_path: Path, monkeypa
     writer = ShardWriter(tmp_path, 1)
     writer._temporary = Path("/dev/full")
     monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
-    with pytest.raises(DiskFullError, match=r"disk is full.*the shards before it are whole"), writer:
+    with pytest.raises(DiskFullError, match=r"disk is full.*what was done before is whole"), writer:
         for i in range(2000):
             writer.add(str(i), painted("cat", ""), {"prompt": "p"})
     assert [tar.name for tar in finished_shards(tmp_path)] == ["00000.tar"]
@@ -85,7 +85,7 @@ def test_a_shard_cut_short_is_named_with_the_remedy(tmp_path: Path) -> None:
     whole = tar.read_bytes()
     for part in (0.9, 0.5, 0.01):
         tar.write_bytes(whole[: int(len(whole) * part)])
-        with pytest.raises(ShardError, match=r"train/00000\.tar .*Delete .*00000_stats\.json and run generate_data\.py again"):
+        with pytest.raises(ShardError, match=r"train/00000\.tar .*Delete .*00000_stats\.json and run the command that made"):
             PairDataset(directory, "train")
 
 

@@ -1,18 +1,41 @@
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+from pipelines import save_sd3, save_sdxl
+from safetensors.torch import save_file
 
-from diffusion.pipelines import MINI, MINI_DIRECTORY, PipelineError, compile_denoiser, load_pipeline, synthesize
+from diffusion.families import usual_sampling
+from diffusion.pipelines import (
+    MINI,
+    MINI_DIRECTORY,
+    Failure,
+    PipelineError,
+    add_lora,
+    compile_denoiser,
+    load_pipeline,
+    synthesize,
+    use_scheduler,
+)
 
 CPU = torch.device("cpu")
 
 
-def test_a_pipeline_directory_renders_whatever_the_batch(tiny_pipeline: Path) -> None:
-    pipeline = load_pipeline(str(tiny_pipeline), device=CPU, dtype=torch.float32)
+@pytest.fixture(scope="session", params=["sd", "sdxl", "sd3"])
+def some_pipeline(request: pytest.FixtureRequest, tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "sd":
+        return tiny_pipeline
+    save = {"sdxl": save_sdxl, "sd3": save_sd3}[request.param]
+    return save(tmp_path_factory.mktemp("pipelines") / request.param)
+
+
+def test_a_pipeline_directory_renders_whatever_the_batch(some_pipeline: Path) -> None:
+    pipeline = load_pipeline(str(some_pipeline), device=CPU, dtype=torch.float32)
     prompts, seeds = ["a cat on a beach", "a dog", "two owls"], [5, 6, 7]
     together = synthesize(pipeline, prompts, seeds, steps=3, guidance_scale=2.0)
     for prompt, seed, image in zip(prompts, seeds, together, strict=True):
@@ -22,11 +45,117 @@ def test_a_pipeline_directory_renders_whatever_the_batch(tiny_pipeline: Path) ->
     assert np.abs(np.asarray(other_seed, dtype=int) - np.asarray(together[0], dtype=int)).mean() > 1
 
 
-def test_an_image_that_is_not_finite_is_none(tiny_pipeline: Path) -> None:
+def test_size_and_negative_prompt(some_pipeline: Path) -> None:
+    pipeline = load_pipeline(str(some_pipeline), device=CPU, dtype=torch.float32)
+    arguments = {"steps": 2, "guidance_scale": 3.0}
+    (plain,) = synthesize(pipeline, ["a cat"], [1], **arguments)
+    (negative,) = synthesize(pipeline, ["a cat"], [1], negative_prompt="two owls on a beach", **arguments)
+    assert np.abs(np.asarray(plain, dtype=int) - np.asarray(negative, dtype=int)).max() > 0
+    (wide,) = synthesize(pipeline, ["a cat"], [1], size=(64, 32), **arguments)
+    assert wide.size == (64, 32)
+
+
+def test_another_scheduler(tiny_pipeline: Path, tmp_path: Path) -> None:
+    pipeline = load_pipeline(str(tiny_pipeline), device=CPU, dtype=torch.float32)
+    (before,) = synthesize(pipeline, ["a cat"], [1], steps=3, guidance_scale=3.0)
+    use_scheduler(pipeline, "euler-a")
+    assert type(pipeline.scheduler).__name__ == "EulerAncestralDiscreteScheduler"
+    (after,) = synthesize(pipeline, ["a cat"], [1], steps=3, guidance_scale=3.0)
+    assert np.abs(np.asarray(before, dtype=int) - np.asarray(after, dtype=int)).max() > 0
+    use_scheduler(pipeline, "DDIMScheduler")
+    for name in ("eulr", "UNet2DModel"):
+        with pytest.raises(PipelineError, match="take one of ddim"):
+            use_scheduler(pipeline, name)
+    flow = load_pipeline(str(save_sd3(tmp_path / "sd3")), device=CPU, dtype=torch.float32)
+    with pytest.raises(PipelineError, match="samples a flow"):
+        use_scheduler(flow, "ddim")
+
+
+def test_a_lora_changes_the_image_by_its_weight(tiny_pipeline: Path, tmp_path: Path) -> None:
+    pipeline = load_pipeline(str(tiny_pipeline), device=CPU, dtype=torch.float32)
+    (plain,) = synthesize(pipeline, ["a cat"], [1], steps=2, guidance_scale=3.0)
+    layers = {}
+    for name, module in pipeline.unet.named_modules():
+        if name.endswith("to_q"):
+            layers |= {
+                f"unet.{name}.lora_A.weight": torch.randn(2, module.in_features),
+                f"unet.{name}.lora_B.weight": torch.randn(module.out_features, 2),
+            }
+    save_file(layers, tmp_path / "lora.safetensors")
+    pictures = []
+    for weight in (0.0, 1.0):
+        other = load_pipeline(str(tiny_pipeline), device=CPU, dtype=torch.float32)
+        add_lora(other, str(tmp_path / "lora.safetensors"), weight)
+        pictures += synthesize(other, ["a cat"], [1], steps=2, guidance_scale=3.0)
+    without, with_it = (np.abs(np.asarray(picture, dtype=int) - np.asarray(plain, dtype=int)).max() for picture in pictures)
+    assert without <= 1
+    assert with_it > 3
+    (tmp_path / "broken.safetensors").write_bytes(b"x")
+    for place in ("broken.safetensors", "none.safetensors"):
+        with pytest.raises(PipelineError, match="could not be loaded"):
+            add_lora(pipeline, str(tmp_path / place), 1.0)
+
+
+class Stubborn:
+    """A pipeline that has memory for two images at once, and finds some of them unfit to be seen."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.sizes: list[int] = []
+
+    def __call__(
+        self, prompt: list[str], num_inference_steps: int = 50, guidance_scale: float = 7.5, generator: object = None, output_type: str = "pil"
+    ) -> object:
+        self.sizes.append(len(prompt))
+        if len(prompt) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        unsafe = [text == "naked" for text in prompt]
+        return SimpleNamespace(images=np.zeros((len(prompt), 8, 8, 3)), nsfw_content_detected=unsafe)
+
+
+def test_a_batch_that_does_not_fit_is_divided() -> None:
+    pipeline = Stubborn(2)
+    found = synthesize(pipeline, ["a", "naked", "b", "c", "d"], [1, 2, 3, 4, 5], steps=2, guidance_scale=1.0)
+    assert pipeline.sizes == [5, 2, 3, 1, 2]
+    assert [one.kind if isinstance(one, Failure) else one.size for one in found] == [(8, 8), "safety checker", (8, 8), (8, 8), (8, 8)]
+    (failure,) = synthesize(Stubborn(0), ["a"], [1], steps=2, guidance_scale=1.0)
+    assert isinstance(failure, Failure)
+    assert failure.kind == "out of memory"
+    with pytest.raises(PipelineError, match="takes no negative prompt"):
+        synthesize(pipeline, ["a"], [1], steps=2, guidance_scale=1.0, negative_prompt="b")
+    with pytest.raises(PipelineError, match="cannot do this"):
+        synthesize(pipeline, ["a"], [1], steps=2, guidance_scale=1.0, size=(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "sampling"),
+    [
+        ("StableDiffusionPipeline", "mini", (12, 4.0)),
+        ("StableDiffusionPipeline", "stabilityai/stable-diffusion-2-base", (25, 7.5)),
+        ("StableDiffusionPipeline", "stabilityai/sd-turbo", (4, 0.0)),
+        ("StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0", (30, 5.0)),
+        ("StableDiffusionXLPipeline", "/models/SDXL-Lightning", (4, 0.0)),
+        ("StableDiffusion3Pipeline", "stabilityai/stable-diffusion-3-medium", (28, 7.0)),
+        ("FluxPipeline", "black-forest-labs/FLUX.1-dev", (28, 3.5)),
+        ("FluxPipeline", "black-forest-labs/FLUX.1-schnell", (4, 0.0)),
+        ("SanaPipeline", "Efficient-Large-Model/Sana_1600M", (20, 4.5)),
+        ("PixArtSigmaPipeline", "PixArt-alpha/PixArt-Sigma", (20, 4.5)),
+        ("QwenImagePipeline", "Qwen/Qwen-Image", (50, 4.0)),
+    ],
+)
+def test_usual_sampling(kind: str, name: str, sampling: tuple[int, float]) -> None:
+    pipeline = object.__new__(getattr(diffusers, kind))
+    vars(pipeline)["scheduler"] = diffusers.DDIMScheduler()
+    assert usual_sampling(pipeline, name) == sampling
+
+
+def test_an_image_that_is_not_finite_is_a_failure(tiny_pipeline: Path) -> None:
     pipeline = load_pipeline(str(tiny_pipeline), device=CPU, dtype=torch.float32)
     with torch.no_grad():
         next(pipeline.vae.decoder.parameters()).fill_(float("nan"))
-    assert synthesize(pipeline, ["a cat"], [1], steps=2, guidance_scale=1.0) == [None]
+    (failure,) = synthesize(pipeline, ["a cat"], [1], steps=2, guidance_scale=1.0)
+    assert isinstance(failure, Failure)
+    assert failure.kind == "not finite"
 
 
 @pytest.mark.slow

@@ -22,12 +22,12 @@ def test_everything_arrives_in_tensorboard(tmp_path: Path) -> None:
     tracker.scalars({"train/loss": 2.5, "skipped/damaged image": 3}, 10)
     tracker.panel([painted("cat", "red")] * 2, ["a", "b"], ["c", "d"], 10)
     tracker.attention([painted("cat", "red")], [[("cat", torch.rand(4, 4)), ("beach", torch.rand(4, 4))]], 10)
-    tracker.settings(mini(), {"final/similarity": 0.9})
+    tracker.settings(mini(), {"test/similarity": 0.9})
     tracker.close()
     found = events(tmp_path)
     assert found.Scalars("train/loss")[0].value == 2.5
     assert set(found.Tags()["images"]) == {"validation/predictions", "validation/attention"}
-    assert found.Scalars("final/similarity")[0].value == pytest.approx(0.9)
+    assert found.Scalars("test/similarity")[0].value == pytest.approx(0.9)
     hparams = found.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"learning_rate" in hparams
     assert b"model.encoder" in hparams

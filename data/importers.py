@@ -1,0 +1,506 @@
+"""Bring images with their prompts into a data set, whatever they come from. Originals are only read.
+
+Examples:
+    python -m data.importers folder ~/generated --out datasets/mine          prompts from metadata, or text files beside the images
+    python -m data.importers imagefolder DIR --out datasets/mine             with a metadata.jsonl or metadata.csv
+    python -m data.importers table styles.csv --image "images/{id}.jpg" --text "{productDisplayName}" --out datasets/fashion
+    python -m data.importers diffusiondb DIR --out datasets/diffusiondb      parts as zips or folders
+    python -m data.importers webdataset "shards/{0000..0099}.tar" --out datasets/mine
+    python -m data.importers folder ~/new --out datasets/new --beside datasets/mine    its splits fit those of datasets/mine
+
+Every image is decoded once and looked at (survey.jsonl); what cannot be used is listed in skipped.jsonl with the reason. Prompts or pictures that
+are nearly the same come into the same split. It can be stopped at any time; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+import tyro
+from filelock import FileLock, Timeout
+from PIL import Image
+from tqdm import tqdm
+
+from data.groups import PICTURE_DISTANCE, PROMPT_SIMILARITY, Groups, LeakError, MissingExtraError, picture_hash
+from data.image_metadata import ImageMetadata, MetadataError, read_image_metadata
+from data.images import MAX_PIXELS, ImageError, read_image
+from data.normalise import Step, normalise
+from data.originals import Original, OriginalError, diffusiondb, folder, imagefolder, problem_kind, table, webdataset
+from data.plan import MAX_PAIRS
+from data.shards import DATASET_FILE, IMAGE_SUFFIXES, ShardError, ShardWriter, explained, finished_shards, read_json, write_json
+from data.splits import SPLIT_RULE, SPLITS, Split, split_of
+
+SURVEY_FILE, SKIPPED_FILE = "survey.jsonl", "skipped.jsonl"
+_FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}  # what is kept as it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """What all imports have in common."""
+
+    out: Path
+    """The data set directory; a finished one is left as it is."""
+    beside: tuple[Path, ...] = ()
+    """Data sets that are there already: what is near to their prompts or pictures comes into the same split."""
+    strip: tuple[Step, ...] = ()
+    """What to take out of the prompts: "loras" (<lora:x:0.8>), "weights" (the marks of "(word:1.2)"), "spaces" (superfluous ones, and commas)."""
+    drop_words: tuple[str, ...] = ()
+    """Words and phrases to take out of the prompts, such as masterpiece "best quality"."""
+    max_side: int | None = None
+    """Reduce larger pictures to so many pixels on their longer side and keep them as JPEG (default: files are kept as they are)."""
+    prompt_similarity: float = PROMPT_SIMILARITY
+    """From which share of common words on two prompts are one group."""
+    picture_distance: int = PICTURE_DISTANCE
+    """Up to how many different bits, of 256, two pictures are one group."""
+    shard_size: int = 1000
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Processes that decode and write."""
+
+    def originals(self) -> Iterator[Original]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderImport(ImportConfig):
+    """Images in a directory and those below it. The prompt is in the file's metadata, or in a .txt or .caption beside it."""
+
+    source: tyro.conf.Positional[Path]
+
+    def originals(self) -> Iterator[Original]:
+        return folder(self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagefolderImport(ImportConfig):
+    """Hugging Face's imagefolder: images beside a metadata.jsonl or metadata.csv."""
+
+    source: tyro.conf.Positional[Path]
+    prompt_column: str | None = None
+    """Default: prompt, text or caption."""
+
+    def originals(self) -> Iterator[Original]:
+        return imagefolder(self.source, prompt_column=self.prompt_column)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableImport(ImportConfig):
+    """A CSV, TSV or Parquet file with a row for each image. Lines with too many or too few values are reported and left out."""
+
+    source: tyro.conf.Positional[Path]
+    image: str
+    """Where the image lies, with columns in braces, such as "images/{id}.jpg"; relative to --root."""
+    text: str
+    """The prompt, likewise, such as "{productDisplayName}"."""
+    root: Path | None = None
+    """Default: the directory of the file."""
+
+    def originals(self) -> Iterator[Original]:
+        return table(self.source, image=self.image, text=self.text, root=self.root)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusiondbImport(ImportConfig):
+    """DiffusionDB: part-000001.zip ... or folders of that name, and metadata.parquet where the parts' own files lack something."""
+
+    source: tyro.conf.Positional[Path]
+
+    def originals(self) -> Iterator[Original]:
+        return diffusiondb(self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebdatasetImport(ImportConfig):
+    """WebDataset tars: a directory of them, or a pattern such as "shards/{0000..0099}.tar"."""
+
+    source: tyro.conf.Positional[str]
+    prompt_column: str | None = None
+    """Which value of the .json is the prompt (default: the text file, or prompt, text or caption)."""
+
+    def originals(self) -> Iterator[Original]:
+        return webdataset(self.source, prompt_column=self.prompt_column)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one original is: a line of survey.jsonl. `kind` says why it cannot be used, and is empty where it can."""
+
+    name: str
+    file: str
+    part: tuple[int, int] | str | None
+    kind: str = ""
+    message: str = ""
+    prompt: str = ""
+    picture: str = ""
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def main(config: ImportConfig) -> None:
+    _check(config)
+    config.out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(config.out / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ShardError(f"another import is writing into {config.out}; wait for it, or name another --out") from None
+    with lock:
+        settings = _settings(config)
+        _check_begun(config.out, settings)
+        write_json(config.out / DATASET_FILE, _description(config, settings))
+        with _pool(config.workers) as pool:
+            survey(config, pool)
+            shards, skipped = plan(config)
+            _write(config, shards, pool)
+        _report(config, settings, shards, skipped)
+
+
+def survey(config: ImportConfig, pool: Any) -> None:
+    """Look at every original, in order, each once: survey.jsonl grows line by line, and goes on where it stopped.
+
+    Raises:
+        ShardError: the source has changed since.
+    """
+    path = config.out / SURVEY_FILE
+    done = _whole_lines(path)
+    originals = config.originals()
+    for original, name in zip(islice(originals, len(done)), done, strict=False):
+        if original.name != name:
+            raise ShardError(f"the source has changed since {path} was begun ({name} was there, {original.name} is now). Name another --out")
+    examine = partial(examine_original, steps=config.strip, words=config.drop_words)
+    try:
+        with open(path, "a", encoding="utf-8") as file, tqdm(initial=len(done), unit="image", desc="looking at originals") as bar:
+            for found in pool.imap(examine, originals, chunksize=16):
+                file.write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
+                bar.update()
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def examine_original(original: Original, steps: Sequence[Step], words: Sequence[str]) -> Survey:
+    """Decode an original, find its prompt, and say what it is."""
+    place = (original.name, str(original.file), original.part)
+    if original.problem is not None:
+        return Survey(*place, kind=problem_kind(original.problem), message=original.problem)
+    try:
+        content = original.read()
+        found = _metadata_of(content, original)
+        image = read_image(content, name=original.name)
+        if found is None:
+            return Survey(*place, kind="no prompt", message="no prompt in its metadata, and no text file beside it")
+        metadata, format_name = found
+        prompt = normalise(metadata.prompt, steps, words).strip()
+        if not prompt:
+            return Survey(*place, kind="empty prompt", message=f"nothing is left of {metadata.prompt[:80]!r}" if metadata.prompt else "")
+        picture = f"{picture_hash(image):064x}"
+    except (ImageError, MetadataError, OriginalError) as error:
+        return Survey(*place, kind=error.kind if not isinstance(error, MetadataError) else f"metadata of {error.kind}", message=str(error))
+    others = {"others": dict(metadata.others)} if metadata.others else {}
+    raw = {"original_prompt": metadata.prompt} if prompt != metadata.prompt else {}
+    facts = dict(metadata.parameters) | {"negative_prompt": metadata.negative_prompt, "tool": metadata.tool} | raw | others
+    width, height = image.size
+    return Survey(*place, prompt=prompt, picture=picture, width=width, height=height, format=format_name, metadata=_plain(facts))
+
+
+def _metadata_of(content: bytes, original: Original) -> tuple[ImageMetadata, str] | None:
+    """The prompt of the listing, else of the file's metadata, else of the file beside it; and the format of the file."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            format_name = image.format or ""
+            if original.prompt is not None:
+                given = dict(original.metadata)
+                known = {name: given.pop(name) for name in _KNOWN if name in given}
+                tool, negative = str(given.pop("tool", "listing")), given.pop("negative_prompt", "")
+                given.pop("prompt", None)
+                return ImageMetadata(
+                    tool=tool, prompt=original.prompt, negative_prompt=str(negative or ""), parameters=known, others=given
+                ), format_name
+            if image.width * image.height <= MAX_PIXELS:
+                written = read_image_metadata(image)
+                if written is not None:
+                    return written, format_name
+    except MetadataError:
+        if (text := original.sidecar()) is None:
+            raise
+        return ImageMetadata(tool="sidecar", prompt=text), format_name
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None  # reading the picture says better what is wrong with it
+    text = original.sidecar()
+    return (ImageMetadata(tool="sidecar", prompt=text), format_name) if text is not None else None
+
+
+_KNOWN = ("seed", "steps", "guidance_scale", "sampler", "model", "width", "height")
+
+
+@dataclass(frozen=True)
+class ImportShard:
+    """Pairs of a shard: (key, place of their line in survey.jsonl, group)."""
+
+    split: Split
+    number: int
+    pairs: tuple[tuple[str, int, str], ...]
+
+
+def plan(config: ImportConfig) -> tuple[list[ImportShard], list[tuple[str, str, str]]]:
+    """Which pair comes into which shard, and what is left out: (name, kind, message)."""
+    groups = Groups(prompt_similarity=config.prompt_similarity, picture_distance=config.picture_distance)
+    for directory in config.beside:
+        _add_existing(groups, directory)
+    by_split: dict[Split, list[tuple[str, int, str]]] = {split: [] for split in SPLITS}
+    skipped = []
+    with tqdm(unit="pair", desc="finding near-duplicates", leave=False) as bar:
+        for number, (place, line) in enumerate(_lines(config.out / SURVEY_FILE)):
+            bar.update()
+            one = json.loads(line)
+            if one["kind"]:
+                skipped.append((one["name"], one["kind"], one["message"]))
+                continue
+            try:
+                group = groups.group_of(one["prompt"], int(one["picture"], 16))
+            except LeakError as error:
+                skipped.append((one["name"], error.kind, str(error)))
+                continue
+            by_split[split_of(group)].append((f"{number % MAX_PAIRS:09d}", place, group))
+    size = config.shard_size
+    shards = [
+        ImportShard(split, number, tuple(pairs[start : start + size]))
+        for split, pairs in by_split.items()
+        for number, start in enumerate(range(0, len(pairs), size))
+    ]
+    return shards, skipped
+
+
+def _add_existing(groups: Groups, directory: Path) -> None:
+    """The groups of a data set of ours."""
+    tars = [tar for split in SPLITS for tar in finished_shards(directory / split)]
+    if not tars:
+        raise ShardError(f"--beside {directory}: no finished shard there")
+    for tar in tqdm(tars, f"reading {directory}", unit="shard", leave=False):
+        for row in pq.read_table(tar.with_suffix(".parquet")).to_pylist():
+            if row["status"] == "success":
+                groups.add(row["prompt"], row["prompt_group"], int(row["picture"], 16) if row.get("picture") else None)
+
+
+def _write(config: ImportConfig, shards: Sequence[ImportShard], pool: Any) -> None:
+    missing = [shard for shard in shards if not ShardWriter(config.out / shard.split, shard.number).is_done]
+    total = sum(len(shard.pairs) for shard in shards)
+    left = sum(len(shard.pairs) for shard in missing)
+    with tqdm(total=total, initial=total - left, unit="pair", desc="writing shards") as bar:
+        for written in pool.imap_unordered(partial(write_shard, config.out, config.max_side), missing):
+            bar.update(written)
+
+
+def write_shard(out: Path, max_side: int | None, shard: ImportShard) -> int:
+    """Copy the originals of one shard into it; how many pairs it was to hold."""
+    with open(out / SURVEY_FILE, "rb") as lines, ShardWriter(out / shard.split, shard.number) as writer:
+        for key, place, group in shard.pairs:
+            lines.seek(place)
+            one = Survey(**json.loads(lines.readline()))
+            metadata = _pair_metadata(one, group)
+            try:
+                part = tuple(one.part) if isinstance(one.part, list) else one.part
+                content = Original(one.name, Path(one.file), part).read()
+                writer.add_encoded(key, *_as_kept(content, one, max_side), metadata)
+            except (ImageError, OriginalError) as error:  # it was there when it was looked at
+                writer.add_failure(key, metadata, error.kind, str(error))
+    return len(shard.pairs)
+
+
+def _pair_metadata(one: Survey, group: str) -> dict[str, Any]:
+    facts = dict(one.metadata)
+    numbers = {"seed": int, "steps": int, "guidance_scale": float}
+    known: dict[str, Any] = {}
+    for name, kind in numbers.items():
+        value = facts.pop(name, None)
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and value == kind(value) and 0 <= value < 2**63
+        known[name] = kind(value) if fits else None
+        if value is not None and not fits:
+            facts.setdefault("others", {})[name] = value
+    texts = {name: str(value) if (value := facts.pop(name, None)) is not None else None for name in ("sampler", "model")}
+    said = {name: value for name, value in facts.items() if name in ("original_prompt", "others", "tool")}
+    return (
+        {"prompt": one.prompt, "negative_prompt": str(facts.get("negative_prompt", ""))}
+        | known
+        | texts
+        | {"width": one.width, "height": one.height, "revision": None, "prompt_group": group, "original": one.name, "picture": one.picture}
+        | {"tool": said.get("tool", ""), "original_prompt": said.get("original_prompt"), "others": said.get("others", {})}
+    )
+
+
+def _as_kept(content: bytes, one: Survey, max_side: int | None) -> tuple[bytes, str]:
+    """The file as it is, or reduced; formats that others do not read become PNG."""
+    suffix = _FORMATS.get(one.format)
+    if max_side is None or max(one.width, one.height) <= max_side:
+        if suffix in IMAGE_SUFFIXES and suffix is not None:
+            return content, suffix
+        image, form, options = read_image(content, name=one.name), "PNG", dict[str, Any]()
+    else:
+        image, form, options = read_image(content, name=one.name), "JPEG", {"quality": 95, "subsampling": 0}
+        image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue(), _FORMATS[form]
+
+
+def _check(config: ImportConfig) -> None:
+    if config.shard_size < 1 or config.workers < 1 or (config.max_side is not None and config.max_side < 16):
+        raise ValueError("--shard-size and --workers must be 1 or more, --max-side 16 or more")
+    if not 0 < config.prompt_similarity <= 1:
+        raise ValueError("--prompt-similarity is a share between 0 and 1")
+    source = getattr(config, "source", None)
+    if isinstance(source, Path) and not source.exists():
+        raise ShardError(f"{source} does not exist")
+    if isinstance(source, Path) and not isinstance(config, TableImport) and not source.is_dir():
+        raise ShardError(f"{source} is not a directory")
+    if config.out.is_file():
+        raise ShardError(f"--out {config.out} is a file; name a directory")
+    if isinstance(source, Path) and source.is_dir() and source.resolve() in (config.out.resolve(), *config.out.resolve().parents):
+        raise ShardError(f"--out {config.out} lies inside the source; name a directory elsewhere")
+
+
+def _settings(config: ImportConfig) -> dict[str, Any]:
+    """What decides the pairs; a directory is only continued with the same."""
+    ignored = ("out", "workers")
+    values = {name: value for name, value in asdict(config).items() if name not in ignored}
+    kind = type(config).__name__.removesuffix("Import").lower()
+    return json.loads(json.dumps({"import": kind} | values, default=str))
+
+
+def _check_begun(out: Path, settings: dict[str, Any]) -> None:
+    known = out / DATASET_FILE
+    if not known.exists():
+        if any(path.name != ".lock" for path in out.iterdir()):
+            raise ShardError(f"--out {out} holds other things and no {DATASET_FILE}; name a new or empty directory")
+        return
+    before = read_json(known).get("settings", {})
+    differing = [f"{name}: {before.get(name)!r} there, {value!r} now" for name, value in settings.items() if before.get(name) != value]
+    if differing:
+        raise ShardError(f"{out} was begun with other settings ({'; '.join(differing)}). Name another --out, or the same settings to go on")
+
+
+def _description(config: ImportConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "generator": f"import: {settings['import']}",
+        "settings": settings,
+        "split_rule": SPLIT_RULE,
+        "near_duplicates": {"prompt_similarity": config.prompt_similarity, "picture_distance": config.picture_distance},
+        "command": "python -m data.importers",
+        "arguments": sys.argv[1:],
+    }
+
+
+def _report(config: ImportConfig, settings: dict[str, Any], shards: Sequence[ImportShard], skipped: Sequence[tuple[str, str, str]]) -> None:
+    counts = {split: sum(len(shard.pairs) for shard in shards if shard.split == split) for split in SPLITS}
+    kinds = dict(Counter(kind for _, kind, _ in skipped).most_common())
+    listing = config.out / SKIPPED_FILE
+    temporary = Path(f"{listing}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            for name, kind, message in skipped:
+                file.write(json.dumps({"original": name, "kind": kind, "message": message}, ensure_ascii=False) + "\n")
+        os.replace(temporary, listing)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise explained(error, listing) from error
+    write_json(config.out / DATASET_FILE, _description(config, settings) | {"counts": counts, "skipped": kinds})
+    total = sum(counts.values())
+    print(f"{config.out}: {total} pairs (" + ", ".join(f"{split} {counts[split]}" for split in SPLITS) + ")")
+    if skipped:
+        print(f"left out {len(skipped)}: " + ", ".join(f"{count} x {kind}" for kind, count in kinds.items()) + f"; each is listed in {listing}")
+    if not total:
+        raise ShardError(f"nothing could be imported; {listing} says why")
+    print(f"Look at it:  python -m data.preview {config.out} --out {config.out}.html")
+    print(f"Train on it: python train.py small --data {config.out}")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(place, line) of every line."""
+    place = 0
+    with open(path, "rb") as file:
+        for line in file:
+            yield place, line
+            place += len(line)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The names in a survey so far; a line that was cut off at its end is taken away."""
+    if not path.exists():
+        return []
+    names, end = [], 0
+    for place, line in _lines(path):
+        try:
+            names.append(json.loads(line)["name"])
+        except (ValueError, KeyError, TypeError):
+            break
+        if not line.endswith(b"\n"):
+            names.pop()
+            break
+        end = place + len(line)
+    os.truncate(path, end)
+    return names
+
+
+def _plain(content: Any) -> Any:
+    """What JSON can hold, with texts that UTF-8 can."""
+    return json.loads(json.dumps(content, default=str, allow_nan=True).encode("utf-8", "replace"), parse_constant=lambda name: None)
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[Any]:
+    """Processes, or the running one where one is enough."""
+    if workers == 1:
+        yield _InProcess()
+        return
+    with multiprocessing.get_context("spawn" if sys.platform == "darwin" else None).Pool(workers, _ignore_ctrl_c) as pool:
+        yield pool
+
+
+class _InProcess:
+    """The part of `multiprocessing.Pool` that is used here."""
+
+    def imap(self, function: Any, items: Any, chunksize: int = 1) -> Iterator[Any]:
+        return map(function, items)
+
+    imap_unordered = imap
+
+
+def _ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+Imports = (
+    Annotated[FolderImport, tyro.conf.subcommand("folder")]
+    | Annotated[ImagefolderImport, tyro.conf.subcommand("imagefolder")]
+    | Annotated[TableImport, tyro.conf.subcommand("table")]
+    | Annotated[DiffusiondbImport, tyro.conf.subcommand("diffusiondb")]
+    | Annotated[WebdatasetImport, tyro.conf.subcommand("webdataset")]
+)
+
+
+def parse(arguments: Sequence[str]) -> ImportConfig:
+    """The import that a command line asks for."""
+    return tyro.cli(Imports, args=arguments, description=__doc__, prog="python -m data.importers")
+
+
+if __name__ == "__main__":
+    try:
+        main(parse(sys.argv[1:]))
+    except (ImageError, MissingExtraError, OSError, ShardError, ValueError) as error:
+        sys.exit(f"data.importers: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ndata.importers: stopped. What was done is kept; run the same command to go on.")

@@ -1,0 +1,181 @@
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from data.comfyui import GraphError, read_graph
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def graph(**changes: dict[str, Any]) -> dict[str, Any]:
+    """The simplest one, with nodes added or replaced: `n6` is node 6."""
+    plain = {
+        "3": node(
+            "KSampler", seed=5, steps=20, cfg=8.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+            model=["4", 0], positive=["6", 0], negative=["7", 0], latent_image=["5", 0],
+        ),
+        "4": node("CheckpointLoaderSimple", ckpt_name="sd.safetensors"),
+        "5": node("EmptyLatentImage", width=512, height=512, batch_size=1),
+        "6": node("CLIPTextEncode", text="a castle", clip=["4", 1]),
+        "7": node("CLIPTextEncode", text="blurry", clip=["4", 1]),
+        "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+        "9": node("SaveImage", filename_prefix="x", images=["8", 0]),
+    }  # fmt: skip
+    return plain | {name[1:]: content for name, content in changes.items()}
+
+
+def texts(content: Any) -> tuple[str, str]:
+    found = read_graph(content)
+    return found.prompt, found.negative_prompt
+
+
+def test_the_simplest_graph() -> None:
+    found = read_graph(graph())
+    assert (found.prompt, found.negative_prompt) == ("a castle", "blurry")
+    assert found.parameters == {"seed": 5, "steps": 20, "guidance_scale": 8.0, "sampler": "euler", "model": "sd.safetensors"}
+
+
+SAMPLER = graph()["3"]["inputs"]
+LINKED = node("CLIPTextEncode", text=["20", 0], clip=["4", 1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "prompt"),
+    [
+        ({"n6": node("CLIPTextEncodeSDXL", text_g="a castle", text_l="a castle", width=1024)}, "a castle"),
+        ({"n6": node("CLIPTextEncodeSDXL", text_g="a castle", text_l="stone walls")}, "a castle, stone walls"),
+        ({"n6": node("CLIPTextEncodeFlux", clip_l="a castle", t5xxl="a castle on a hill", guidance=3.5)}, "a castle on a hill, a castle"),
+        ({"n6": LINKED, "n20": node("PrimitiveStringMultiline", value="from a primitive")}, "from a primitive"),
+        ({"n6": LINKED, "n20": node("Reroute", **{"": ["21", 0]}), "n21": node("StringConstant", string="far away")}, "far away"),
+        (
+            {
+                "n6": LINKED,
+                "n20": node("Text Concatenate", text_a=["21", 0], text_b="in snow", delimiter=", "),
+                "n21": node("Text Multiline", text="a cat"),
+            },
+            "a cat, in snow",
+        ),
+        ({"n6": node("ConditioningSetArea", conditioning=["21", 0], x=0), "n21": node("CLIPTextEncode", text="below")}, "below"),
+        (
+            {
+                "n6": node("ConditioningCombine", conditioning_1=["21", 0], conditioning_2=["22", 0]),
+                "n21": node("CLIPTextEncode", text="left"),
+                "n22": node("CLIPTextEncode", text="right"),
+            },
+            "left, right",
+        ),
+        (
+            {
+                "n3": node("KSampler", **SAMPLER | {"positive": ["21", 0], "negative": ["21", 1]}),
+                "n21": node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0], strength=1),
+            },
+            "a castle",
+        ),
+        (
+            {
+                "n3": node("SamplerCustomAdvanced", guider=["21", 0], noise=["22", 0], latent_image=["5", 0]),
+                "n21": node("BasicGuider", conditioning=["23", 0], model=["4", 0]),
+                "n22": node("RandomNoise", noise_seed=3),
+                "n23": node("FluxGuidance", conditioning=["6", 0], guidance=3.5),
+                "n7": node("CLIPTextEncode", text=""),
+            },
+            "a castle",
+        ),
+        (  # a second pass with the same prompt
+            {
+                "n8": node("VAEDecode", samples=["21", 0]),
+                "n21": node("KSampler", **SAMPLER | {"latent_image": ["22", 0], "seed": 9}),
+                "n22": node("LatentUpscale", samples=["3", 0], width=1024),
+            },
+            "a castle",
+        ),
+    ],
+)
+def test_ways_to_the_text(changes: dict[str, Any], prompt: str) -> None:
+    assert read_graph(graph(**changes)).prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n6": LINKED, "n20": node("OllamaGenerate", prompt="write a prompt")}, "node 'OllamaGenerate', which is not known"),
+        ({"n6": LINKED, "n20": node("DPRandomGenerator", text="a {cat|dog}")}, "drawn at random"),
+        ({"n6": node("SomeEncoder", words="x")}, "node 'SomeEncoder', which is not known"),
+        ({"n6": LINKED, "n20": node("Text Multiline", text=["20", 0])}, "in a circle"),
+        ({"n6": node("CLIPTextEncode", text=None)}, "has no text"),
+        ({"n3": node("KSampler", **SAMPLER | {"positive": ["99", 0]})}, "node 99, which is not there"),
+        ({"n3": node("VAEEncode", pixels=["8", 0])}, "no sampler"),
+        (
+            {"n21": node("KSampler", **SAMPLER | {"positive": ["7", 0]}), "n22": node("SaveImage", images=["21", 0])},
+            "several pictures were saved, with different prompts",
+        ),
+        (
+            {"n8": node("VAEDecode", samples=["21", 0]), "n21": node("KSampler", **SAMPLER | {"latent_image": ["3", 0], "positive": ["7", 0]})},
+            "different prompts",
+        ),
+    ],
+)
+def test_what_cannot_be_followed_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        read_graph(graph(**changes))
+
+
+@pytest.mark.parametrize(
+    "content", [None, 3, [], {}, {"a": 1}, {"nodes": []}, {"nodes": [1, {}], "links": [[]]}, {"nodes": {}}, {"1": {"class_type": 3}}]
+)
+def test_what_is_no_graph(content: Any) -> None:
+    with pytest.raises(GraphError):
+        read_graph(content)
+
+
+def test_conditionings_that_are_doubled_again_and_again_take_no_time() -> None:
+    nodes = {f"n{i}": node("ConditioningCombine", conditioning_1=[str(i + 1), 0], conditioning_2=[str(i + 1), 0]) for i in range(100, 160)}
+    nodes["n160"] = node("CLIPTextEncode", text="deep")
+    nodes["n6"] = node("Reroute", **{"": ["100", 0]})
+    assert read_graph(graph(**nodes)).prompt == "deep"
+    strings = {f"n{i}": node("Text Concatenate", text_a=[str(i + 1), 0], text_b=[str(i + 1), 0]) for i in range(20, 80)}
+    with pytest.raises(GraphError, match="joined too often"):
+        read_graph(graph(n6=LINKED, n80=node("Text Multiline", text="x"), **strings))
+
+
+WORKFLOW: dict[str, Any] = {
+    "nodes": [
+        {"id": 3, "type": "KSampler", "mode": 0, "widgets_values": [5, "randomize", 20, 8, "euler", "normal", 1], "inputs": [
+            {"name": "model", "type": "MODEL", "link": 1}, {"name": "positive", "type": "CONDITIONING", "link": 4},
+            {"name": "negative", "type": "CONDITIONING", "link": 6}, {"name": "latent_image", "type": "LATENT", "link": 2}]},
+        {"id": 4, "type": "CheckpointLoaderSimple", "widgets_values": ["sd.safetensors"]},
+        {"id": 5, "type": "EmptyLatentImage", "widgets_values": [512, 512, 1]},
+        {"id": 6, "type": "CLIPTextEncode", "widgets_values": ["a castle"], "inputs": [{"name": "clip", "type": "CLIP", "link": 3}]},
+        {"id": 7, "type": "CLIPTextEncode", "widgets_values": ["blurry"], "inputs": [{"name": "clip", "type": "CLIP", "link": 5}]},
+        {"id": 8, "type": "VAEDecode", "inputs": [{"name": "samples", "type": "LATENT", "link": 7}]},
+        {"id": 9, "type": "SaveImage", "widgets_values": ["ComfyUI"], "inputs": [{"name": "images", "type": "IMAGE", "link": 9}]},
+    ],
+    "links": [[1, 4, 0, 3, 0, "MODEL"], [2, 5, 0, 3, 3, "LATENT"], [3, 4, 1, 6, 0, "CLIP"], [4, 6, 0, 3, 1, "CONDITIONING"],
+              [5, 4, 1, 7, 0, "CLIP"], [6, 7, 0, 3, 2, "CONDITIONING"], [7, 3, 0, 8, 0, "LATENT"], [9, 8, 0, 9, 0, "IMAGE"]],
+}  # fmt: skip
+
+
+def test_a_drawn_graph_is_read_like_an_executed_one() -> None:
+    assert read_graph(WORKFLOW) == read_graph(graph())
+
+
+def test_a_drawn_graph_with_a_primitive_a_bypassed_and_a_muted_node() -> None:
+    drawn = copy.deepcopy(WORKFLOW)
+    drawn["nodes"][3]["inputs"].append({"name": "text", "type": "STRING", "link": 20, "widget": {"name": "text"}})
+    drawn["nodes"][0]["inputs"][1]["link"] = 21
+    drawn["nodes"] += [
+        {"id": 20, "type": "PrimitiveNode", "widgets_values": ["from the primitive"]},
+        {"id": 21, "type": "ConditioningZeroOut", "mode": 4, "inputs": [{"name": "conditioning", "type": "CONDITIONING", "link": 4}],
+         "outputs": [{"name": "CONDITIONING", "type": "CONDITIONING"}]},
+        {"id": 22, "type": "SaveImage", "mode": 2, "inputs": [{"name": "images", "type": "IMAGE", "link": 9}]},
+    ]  # fmt: skip
+    drawn["links"] += [
+        [20, 20, 0, 6, 1, "STRING"],
+        {"id": 21, "origin_id": 21, "origin_slot": 0, "target_id": 3, "target_slot": 1, "type": "CONDITIONING"},
+    ]
+    assert texts(drawn) == ("from the primitive", "blurry")
+    assert json.loads(json.dumps(drawn)) == drawn
