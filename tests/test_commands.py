@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +21,38 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import tyro
+from accelerate.state import AcceleratorState
 from commands import BRIEF, ROOT, command, run, run_on_two_processes
 from examples import painted, write_dataset
 from gits import save_git
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import caption
 import evaluate
 import generate_data
-from data.pairs import PairDataset
+from data.pairs import PairDataset, PairError
 from data.shards import ShardError, index_shard
 from data.splits import SPLITS
 from evaluation.baselines import BaselineError
 from model import CheckpointError
+
+
+@pytest.fixture
+def generate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[str, str]]]:
+    """generate_data.py inside the test's process, which spares it the imports; what it printed."""
+    monkeypatch.chdir(tmp_path)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+    def here(*arguments: object) -> tuple[str, str]:
+        given = list(map(str, arguments))
+        monkeypatch.setattr(sys, "argv", ["generate_data.py", *given])
+        generate_data.main(tyro.cli(generate_data.GenerateConfig, args=given))
+        found = capsys.readouterr()
+        return found.out, found.err
+
+    yield here
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.parametrize("script", ["generate_data.py", "train.py", "evaluate.py", "caption.py"])
@@ -41,16 +61,18 @@ def test_help_teaches(script: str) -> None:
     assert "Examples:" in out or "python train.py" in out
 
 
-def test_generate_makes_a_data_set_and_leaves_a_finished_one_alone(tmp_path: Path, tiny_pipeline: Path) -> None:
+def test_generate_makes_a_data_set_and_leaves_a_finished_one_alone(
+    tmp_path: Path, tiny_pipeline: Path, generate: Callable[..., tuple[str, str]]
+) -> None:
     (tmp_path / "prompts.txt").write_text("a cat\na dog\ntwo owls\n")
     arguments = ["--prompts", "prompts.txt", "--model", tiny_pipeline, "--out", "data", "--num-images", "7", "--steps", "2", "--shard-size", "3"]
-    out, _ = run("generate_data.py", *arguments, cwd=tmp_path)
+    out, _ = generate(*arguments)
     assert re.search(r"data: 7 pairs \(train \d, val \d, test \d\)", out)
     about = json.loads((tmp_path / "data" / "dataset.json").read_text())
     assert about["generator"] == "StableDiffusionPipeline"
     assert about["settings"]["steps"] == [2]
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "data").rglob("*")}
-    run("generate_data.py", *arguments, cwd=tmp_path)
+    generate(*arguments)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "data").rglob("*")} == before
     # a lost shard is made again, the same to the byte
     stats = sorted((tmp_path / "data" / "train").glob("*_stats.json"))[0]
@@ -58,13 +80,13 @@ def test_generate_makes_a_data_set_and_leaves_a_finished_one_alone(tmp_path: Pat
     content = tar.read_bytes()
     stats.unlink()
     tar.unlink()
-    run("generate_data.py", *arguments, cwd=tmp_path)
+    generate(*arguments)
     assert tar.read_bytes() == content
-    _, err = run("generate_data.py", *arguments[:-3], "3", "--shard-size", "3", cwd=tmp_path, fails=True)
-    assert "begun with other settings (steps: [2] there, [3] now)" in err
+    with pytest.raises(ShardError, match=r"begun with other settings \(steps: \[2\] there, \[3\] now\)"):
+        generate(*arguments[:-3], "3", "--shard-size", "3")
 
 
-def test_generate_draws_settings_and_makes_one_image_again(tmp_path: Path, tiny_pipeline: Path) -> None:
+def test_generate_draws_settings_and_makes_one_image_again(tmp_path: Path, tiny_pipeline: Path, generate: Callable[..., tuple[str, str]]) -> None:
     lines = [
         "id,title",
         *(f"{i},a {colour} {thing}" for i, (colour, thing) in enumerate(itertools.product(["red", "blue", "green"], ["cat", "owl"]))),
@@ -72,7 +94,7 @@ def test_generate_draws_settings_and_makes_one_image_again(tmp_path: Path, tiny_
     (tmp_path / "titles.csv").write_text("\n".join(lines))
     arguments = ["--prompts", "titles.csv", "--prompt-column", "title", "--model", tiny_pipeline, "--images-per-prompt", 3, "--out", "data"]
     arguments += ["--steps", 1, 2, 3, "--guidance", 1.5, 3, "--scheduler", "euler", "--negative-prompt", "a beach", "--width", 32, "--height", 48]
-    out, _ = run("generate_data.py", *arguments, cwd=tmp_path)
+    out, _ = generate(*arguments)
     assert "data: 18 pairs" in out
     pairs = [pair for split in SPLITS if (tmp_path / "data" / split).exists() for pair in PairDataset(tmp_path / "data", split)]
     assert Counter(pair.prompt for pair in pairs) == Counter({line.split(",")[1]: 3 for line in lines[1:]})
@@ -80,17 +102,17 @@ def test_generate_draws_settings_and_makes_one_image_again(tmp_path: Path, tiny_
     assert {pair.metadata["guidance_scale"] for pair in pairs} == {1.5, 3.0}
     assert {pair.image.size for pair in pairs} == {(32, 48)}
     assert {pair.metadata["sampler"] for pair in pairs} == {"EulerDiscreteScheduler"}
-    out, _ = run("generate_data.py", "--out", "data", "--only", "000000007", cwd=tmp_path)
+    out, _ = generate("--out", "data", "--only", "000000007")
     again = Image.open(tmp_path / "000000007.png").convert("RGB")
     (pair,) = [pair for pair in pairs if pair.key == "000000007"]
     difference = np.abs(np.asarray(again, dtype=int) - np.asarray(pair.image, dtype=int)).max()
     assert difference <= 2
     assert f"by at most {difference} of 255" in out
-    _, err = run("generate_data.py", "--out", "data", "--only", "7", cwd=tmp_path, fails=True)
-    assert "no finished shard holds the pair '7'" in err
+    with pytest.raises(PairError, match="no finished shard holds the pair '7'"):
+        generate("--out", "data", "--only", "7")
 
 
-def test_generate_counts_failures_and_retries_them(tmp_path: Path, tiny_pipeline: Path) -> None:
+def test_generate_counts_failures_and_retries_them(tmp_path: Path, tiny_pipeline: Path, generate: Callable[..., tuple[str, str]]) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(tiny_pipeline, broken)
     weights = broken / "vae" / "diffusion_pytorch_model.safetensors"
@@ -98,18 +120,19 @@ def test_generate_counts_failures_and_retries_them(tmp_path: Path, tiny_pipeline
     save_file({name: torch.full_like(value, float("nan")) for name, value in content.items()}, weights)
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
     arguments = ["--prompts", "prompts.txt", "--model", "broken", "--out", "data", "--steps", 1]
-    _, err = run("generate_data.py", *arguments, cwd=tmp_path)
+    _, err = generate(*arguments)
     assert "2 images could not be made: 2 x not finite" in err
     rows = [row for path in (tmp_path / "data").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
     assert {(row["status"], row["error_kind"]) for row in rows} == {("failed", "not finite")}
     shutil.copy(tiny_pipeline / "vae" / weights.name, weights)
-    run("generate_data.py", *arguments, cwd=tmp_path)  # what is done is done
+    generate(*arguments)  # what is done is done
     assert not any(index_shard(path) for path in (tmp_path / "data").rglob("*.tar"))
-    _, err = run("generate_data.py", *arguments, "--retry", cwd=tmp_path)
+    _, err = generate(*arguments, "--retry")
     assert "could not be made" not in err
     assert sum(len(index_shard(path)) for path in (tmp_path / "data").rglob("*.tar")) == 2
 
 
+@pytest.mark.slow
 def test_generate_killed_at_random_moments_makes_the_same(tmp_path: Path, tiny_pipeline: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {i} {'abcdef'[i % 6]}{i}" for i in range(40)))
     arguments = ["--prompts", "prompts.txt", "--model", tiny_pipeline, "--num-images", "80", "--steps", "1", "--shard-size", "4"]
@@ -135,6 +158,7 @@ def test_generate_killed_at_random_moments_makes_the_same(tmp_path: Path, tiny_p
     assert not list((tmp_path / "killed").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_directory_share_the_work(tmp_path: Path, tiny_pipeline: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {i} {'abcdef'[i % 6]}{i}" for i in range(40)))
     arguments = ["--prompts", "prompts.txt", "--model", tiny_pipeline, "--num-images", "80", "--steps", "1", "--shard-size", "4"]
@@ -260,17 +284,23 @@ def test_a_git_directory_captions_and_is_trained_further(tmp_path: Path) -> None
     assert "tokenizer.json" in err or "not a directory" in err
 
 
-def test_caption_samples_with_a_forced_start_and_without_banned_words(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+def test_caption_samples_with_a_forced_start_and_without_banned_words(
+    trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(*arguments: object) -> str:
+        assert caption.main(tyro.cli(caption.CaptionConfig, args=list(map(str, arguments)))) == 0
+        return capsys.readouterr().out
+
     _, run_directory, _ = trained
     painted("cat", "red").save(tmp_path / "cat.png")
     arguments = [tmp_path / "cat.png", "--checkpoint", run_directory / "model", "--prefix", "a pencil sketch", "--num-return", 5]
-    out, _ = run("caption.py", *arguments, "--sample", "--seed", 3, "--temperature", 1.5, "--ban", "beach", "snow")
+    out = write(*arguments, "--sample", "--seed", 3, "--temperature", 1.5, "--ban", "beach", "snow")
     lines = [line.split("\t")[1] for line in out.splitlines()]
     assert len(lines) == 5
     assert all(line.startswith("a pencil sketch") and "beach" not in line and "snow" not in line for line in lines)
-    again, _ = run("caption.py", *arguments, "--sample", "--seed", 3, "--temperature", 1.5, "--ban", "beach", "snow")
+    again = write(*arguments, "--sample", "--seed", 3, "--temperature", 1.5, "--ban", "beach", "snow")
     assert again == out
-    _, err = run("caption.py", *arguments, "--sample", "--temperature", 0, fails=True)
-    assert "temperature must be above 0" in err
-    _, err = run("caption.py", *arguments, "--temperature", 1.3, fails=True)
-    assert "add --sample" in err
+    with pytest.raises(ValueError, match="temperature must be above 0"):
+        write(*arguments, "--sample", "--temperature", 0)
+    with pytest.raises(ValueError, match="add --sample"):
+        write(*arguments, "--temperature", 1.3)
