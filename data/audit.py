@@ -127,7 +127,8 @@ def _compare(config: AuditConfig, split: Split, rows: dict[Split, list[Row]], th
     print(f"\n{split} prompts by the words they share with their nearest training prompt:")
     for count, edge in zip(counts, edges, strict=False):
         print(f"  {edge:.1f} to {edge + 1 / _BINS:.1f}  {count:7d}  {'#' * round(50 * count / max(1, counts.max()))}")
-    order = similarity.argsort()[::-1][: config.examples]
+    first = {held_out[i].prompt: i for i in similarity.argsort()}  # each prompt once, the least alike first
+    order = list(first.values())[::-1][: config.examples]
     shown = [{"similarity": round(float(similarity[i]), 3), split: held_out[i].prompt, "train": train[where[i]].prompt} for i in order]
     for one in shown:
         print(f"  {one['similarity']:.2f}  {str(one[split])[:70]!r} / {str(one['train'])[:70]!r}")

@@ -133,7 +133,7 @@ def table(file: Path, *, image: str, text: str, root: Path | None = None) -> Ite
             yield Original(label, file, problem="no prompt")
         else:
             path = base / _filled(image, row)
-            yield Original(f"{label} {_filled(image, row)}", path, None, _filled(text, row), row)
+            yield Original(f"{label} {_filled(image, row)}", path, None, _filled(text, row), row | {"tool": file.name})
 
 
 def diffusiondb(directory: Path) -> Iterator[Original]:

@@ -160,6 +160,31 @@ def explained(error: OSError, stem: Path) -> OSError:
     return error
 
 
+def read_column(tar: Path, column: str) -> dict[str, Any] | None:
+    """A column of a shard's parquet by key; None where it has no such column."""
+    parquet = tar.with_suffix(".parquet")
+    if column not in pq.read_schema(parquet).names:
+        return None
+    found = pq.read_table(parquet, columns=["key", column])
+    return dict(zip(found["key"].to_pylist(), found[column].to_pylist(), strict=True))
+
+
+def write_column(tar: Path, column: str, values: Mapping[str, float]) -> None:
+    """Add a column of numbers to a shard's parquet, or replace it; keys without a value get none. The tar stays as it is."""
+    parquet = tar.with_suffix(".parquet")
+    rows = pq.read_table(parquet)
+    new = pa.array([values.get(key) for key in rows["key"].to_pylist()], pa.float64())
+    names = rows.column_names
+    rows = rows.set_column(names.index(column), column, new) if column in names else rows.append_column(column, new)
+    temporary = Path(f"{tar.with_suffix('')}.parquet.{_owner()}.tmp")
+    try:
+        pq.write_table(rows, temporary)
+        os.replace(temporary, parquet)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise explained(error, parquet) from error
+
+
 def _owner() -> str:
     """Whose temporary files these are."""
     return f"{socket.gethostname().replace('.', '_')}-{os.getpid()}"

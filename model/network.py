@@ -121,6 +121,16 @@ class CaptionModel(nn.Module):
         return F.cross_entropy(logits.float(), labels[labelled], label_smoothing=smoothing, reduction="sum")
 
     @torch.no_grad()
+    def log_likelihood_on(self, image_tokens: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
+        """(B, P, K) image tokens; texts as in `loss` -> (B,): the log-probability of each text, natural log, without label smoothing."""
+        hidden = self.decoder(input_ids, self.decoder.prefix(image_tokens))
+        labelled = labels != IGNORED_LABEL
+        logits = self.decoder.logits(hidden[labelled])
+        each = -F.cross_entropy(logits.float(), labels[labelled], reduction="none")
+        rows = labelled.nonzero()[:, 0]
+        return torch.zeros(len(labels), device=each.device).index_add_(0, rows, each)
+
+    @torch.no_grad()
     def attention_maps(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor | None:
         """(B, 3, H, W), (B, T) -> (B, T, rows, columns): where in the picture each text position looks, summing to 1 over the picture; None where
         the encoder's tokens do not stand for places (`ImageEncoder.grid`)."""

@@ -22,8 +22,9 @@ from examples import write_dataset
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import score
 import train
-from data.shards import DATASET_FILE, ShardError, ShardWriter, write_json
+from data.shards import DATASET_FILE, ShardError, ShardWriter, finished_shards, read_column, write_json
 from data.splits import prompt_group, split_of
 from training.config import ConfigError
 from training.health import TrainingError
@@ -271,3 +272,25 @@ def test_an_image_folder_is_trained_on(tmp_path: Path, train_here: Callable[...,
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     train_here("mini", "--data", tmp_path, "--prompt-column", "words", *TINY, "--max-steps", 20, "--out", tmp_path / "run")
     assert "x empty image, of 32" in capsys.readouterr().out
+
+
+def test_pairs_are_scored_and_those_that_fit_trained_on(
+    trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(trained[0], tmp_path / "data")
+    with pytest.raises(ShardError, match="has no scores"):
+        train_here("mini", "--data", data, "--out", tmp_path / "run", "--max-steps", 4, "--min-fit", 0, *TINY)
+    config = score.ScoreConfig(data=data, checkpoint=str(trained[1] / "model"))
+    score.main(config)
+    assert "below 0: " in capsys.readouterr().out
+    stamps = [path.stat().st_mtime_ns for path in sorted(data.rglob("*.parquet"))]
+    score.main(config)  # what is scored is scored
+    assert [path.stat().st_mtime_ns for path in sorted(data.rglob("*.parquet"))] == stamps
+    fits = [value for tar in finished_shards(data / "train") for value in (read_column(tar, "fit") or {}).values()]
+    middle = sorted(fits)[len(fits) // 2]
+    train_here("mini", "--data", data, "--out", tmp_path / "run", "--max-steps", 4, "--min-fit", middle, *TINY)
+    assert f"{sum(fit >= middle for fit in fits)} training pairs" in capsys.readouterr().out
+    train_here("mini", "--data", data, "--out", tmp_path / "easy", "--max-steps", 4, "--curriculum", *TINY)
+    with pytest.raises(ShardError, match="not a data set directory of ours"):
+        write_tar(tmp_path / "tars" / "0.tar", numbered(0, 200))
+        train_here("mini", "--data", tmp_path / "tars", "--out", tmp_path / "other", "--max-steps", 4, "--curriculum", *TINY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from data.batches import ShuffledBatches
+from data.batches import Place, ShuffledBatches
 from data.examples import Batch, Collate, Examples, TextFormat, readable_pairs
+from data.fitting import CurriculumBatches, FittingPairs, fits
 from data.images import AugmentedPreprocess, Preprocess
-from data.pairs import Pair
+from data.pairs import Pair, PairDataset
+from data.shards import ShardError
 from data.sources import ListedPairs, PairSource, open_pairs, prompts
 from data.splits import Split
 from data.streams import Position, Shards, StreamedExamples, StreamLoader, StreamState, held_out, open_stream, training_prompts
@@ -43,9 +46,19 @@ class TrainingData:
             self.validation: PairSource = ListedPairs(held_out(self.shards, "val", STREAMED_HELD_OUT))
         else:
             self.training, self.validation = self._open("train"), self._open("val")
+            if config.min_fit is not None or config.curriculum:
+                self.training = self._fitting(self.training)
 
     def _open(self, split: Split) -> PairSource:
         return open_pairs(self.config.data, split, image_name=self.config.image_column, prompt_name=self.config.prompt_column)
+
+    def _fitting(self, pairs: PairSource) -> FittingPairs:
+        if not isinstance(pairs, PairDataset):
+            raise ShardError(
+                f"{self.config.data} is not a data set directory of ours, which alone has scores; import it with: python -m data.importers"
+            )
+        least = self.config.min_fit if self.config.min_fit is not None else -math.inf
+        return FittingPairs(pairs, fits(pairs, Path(self.config.data) / "train"), least)
 
     def __str__(self) -> str:
         return f"a stream of {len(self.shards)} shards" if self.shards is not None else f"{len(self.training)} training pairs"
@@ -94,7 +107,7 @@ class Batches:
             self.stream = StreamLoader(examples, config.batch_size, self.collate, **self.options)
             self.states["stream"] = Gathered(self.stream, accelerator)
             return
-        self.count = len(data.training)
+        self.count, self.training = len(data.training), data.training
         self.examples: Examples | FeatureExamples = Examples(data.training, preprocess, text, augment=augment, seed=config.seed)
         if config.reuse_features:
             stem, bfloat16 = run / "features", config.precision == "bf16"
@@ -106,14 +119,12 @@ class Batches:
         """The batches that come after so many updates."""
         if self.stream is not None:  # whose state was loaded
             return iter(self.stream)
-        order = ShuffledBatches(
-            self.count,
-            self.config.batch_size,
-            seed=self.config.seed,
-            start_step=steps * self.config.accumulate,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-        )
+        options = {"seed": self.config.seed, "start_step": steps * self.config.accumulate}
+        options |= {"rank": self.accelerator.process_index, "world_size": self.accelerator.num_processes}
+        order: Sampler[list[Place]] = ShuffledBatches(self.count, self.config.batch_size, **options)
+        if self.config.curriculum and isinstance(self.training, FittingPairs):
+            ramp = self.config.max_steps * self.config.accumulate // 2
+            order = CurriculumBatches(self.training.ranking, self.config.batch_size, ramp_steps=ramp, **options)
         loader: Iterable[Batch] = DataLoader(self.examples, batch_sampler=order, collate_fn=self.collate, **self.options)
         return iter(loader)
 

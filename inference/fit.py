@@ -1,0 +1,57 @@
+"""How well a prompt fits its image, by a network's own likelihood: what tells a pair from a prompt beside the wrong image.
+
+fit = (log p(prompt | image) - log p(prompt)) / tokens, where p(prompt) is the mean over some other images. It is the pointwise mutual information of
+image and prompt per token: above 0 the image makes the prompt likelier than others do. As in CapFilt (BLIP, arXiv 2201.12086, section 3.3), a model
+trained on noisy pairs then says which of them are noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.examples import Collate, Example, TextFormat
+from data.images import to_rgb
+from inference.inverter import PromptInverter
+
+REFERENCES = 8
+
+
+class PromptFit:
+    """Scores pairs beside a fixed set of other images."""
+
+    def __init__(self, inverter: PromptInverter, references: Sequence[Image.Image]) -> None:
+        """
+        Args:
+            references: images that stand for any other; eight drawn from the same data will do.
+        """
+        if not references:
+            raise ValueError("an image or more is needed to compare with")
+        self.inverter = inverter
+        model, tokenizer = inverter.model, inverter.tokenizer
+        self._text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
+        self._collate = Collate(tokenizer.pad_id)
+        self._references = self._encode(references)
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        """The fit of each image and prompt, natural log per token."""
+        pixels = self.inverter.preprocess.pixels
+        batch = self._collate([Example(pixels(to_rgb(image)), self._text(prompt)) for image, prompt in zip(images, prompts, strict=True)])
+        model = self.inverter.model
+        input_ids, labels = batch.input_ids.to(model.device), batch.labels.to(model.device)
+        own = model.log_likelihood_on(self._encode(images), input_ids, labels)
+        others = torch.stack([model.log_likelihood_on(one.expand(len(prompts), -1, -1), input_ids, labels) for one in self._references])
+        alone = others.logsumexp(0) - math.log(len(others))
+        tokens = (labels >= 0).sum(1).clamp(min=1)
+        return ((own - alone) / tokens).tolist()
+
+    @torch.inference_mode()
+    def _encode(self, images: Sequence[Image.Image]) -> Tensor:
+        preprocess, model = self.inverter.preprocess, self.inverter.model
+        pixels = torch.stack([preprocess.pixels(to_rgb(image)) for image in images])
+        return model.encoder(preprocess.normalise(pixels.to(model.device)).to(model.dtype))
