@@ -95,12 +95,15 @@ def main(config: FilteringConfig) -> None:
         caught = sum(scores[key] < 0 for key in wrong) / len(wrong)
         lost = sum(scores[key] < 0 for key in right) / len(right)
         print(f"\nof {len(wrong)} wrong pairs {caught:.1%} are below 0, of {len(right)} good ones {lost:.1%}\n", flush=True)
-        rows = [
-            {"trained on": "all pairs", **noisy},
-            {"trained on": "those that fit, --min-fit 0", **trained("filtered", work / "noisy", work, config.max_steps, "--min-fit", 0)},
-            {"trained on": "easy to noisy, --curriculum", **trained("curriculum", work / "noisy", work, config.max_steps, "--curriculum")},
-            {"trained on": "true pairs alone", **trained("clean", config.data, work, config.max_steps)},
-        ]
+        rows = [{"trained on": "all pairs", **noisy}]
+        print(rows[0], flush=True)
+        for label, name, data, more in (
+            ("those that fit, --min-fit 0", "filtered", work / "noisy", ("--min-fit", 0)),
+            ("easy to noisy, --curriculum", "curriculum", work / "noisy", ("--curriculum",)),
+            ("true pairs alone", "clean", config.data, ()),
+        ):
+            rows.append({"trained on": label, **trained(name, data, work, config.max_steps, *more)})
+            print(rows[-1], flush=True)
     print(f"\n{config.share:.0%} of the training prompts exchanged, {config.max_steps} steps; test pairs")
     print(f"{machine(torch.device('cpu'))}\n\n{markdown(rows)}")
     if config.json is not None:

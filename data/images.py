@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     Raises:
         ImageError: missing, empty, damaged, cut short, not an image, or more than `MAX_PIXELS` pixels.
     """
+    with opened_image(source, name) as image:
+        image.load()
+        return upright_rgb(image)
+
+
+@contextmanager
+def opened_image(source: Path | bytes, name: str | None = None) -> Iterator[Image.Image]:
+    """A picture as Pillow opens it, with its metadata and not yet decoded; what goes wrong with it inside the `with` block is an `ImageError` too.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
     label = name or (str(source) if isinstance(source, Path) else "image")
     if not source if isinstance(source, bytes) else source.is_file() and source.stat().st_size == 0:
         raise ImageError(f"{label}: not a readable image (the file is empty)", "empty image")
@@ -39,8 +52,7 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 message = f"{label}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read; reduce it first"
                 raise ImageError(message, "huge image")
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            yield image
     except FileNotFoundError as error:
         raise ImageError(f"{label}: no such file", "missing image") from error
     except Image.DecompressionBombError as error:
@@ -49,6 +61,11 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"{label}: not a readable image ({error})") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """As `to_rgb`, turned as its EXIF data asks."""
+    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from data.groups import PICTURE_DISTANCE, PROMPT_SIMILARITY, Groups, LeakError, MissingExtraError, picture_hash
 from data.image_metadata import ImageMetadata, MetadataError, read_image_metadata
-from data.images import MAX_PIXELS, ImageError, read_image
+from data.images import ImageError, opened_image, read_image, upright_rgb
 from data.normalise import Step, normalise
 from data.originals import Original, OriginalError, diffusiondb, folder, imagefolder, problem_kind, table, webdataset
 from data.plan import MAX_PAIRS
@@ -199,11 +199,12 @@ def examine_original(original: Original, steps: Sequence[Step], words: Sequence[
         return Survey(*place, kind=problem_kind(original.problem), message=original.problem)
     try:
         content = original.read()
-        found = _metadata_of(content, original)
-        image = read_image(content, name=original.name)
-        if found is None:
+        with opened_image(content, name=original.name) as file:
+            image = upright_rgb(file)  # decodes it, to the end, where a PNG may have texts too
+            written, format_name = _written_in(file) if original.prompt is None else None, file.format or ""
+        metadata = _metadata_of(original, written)
+        if metadata is None:
             return Survey(*place, kind="no prompt", message="no prompt in its metadata, and no text file beside it")
-        metadata, format_name = found
         prompt = normalise(metadata.prompt, steps, words).strip()
         if not prompt:
             return Survey(*place, kind="empty prompt", message=f"nothing is left of {metadata.prompt[:80]!r}" if metadata.prompt else "")
@@ -217,31 +218,33 @@ def examine_original(original: Original, steps: Sequence[Step], words: Sequence[
     return Survey(*place, prompt=prompt, picture=picture, width=width, height=height, format=format_name, metadata=_plain(facts))
 
 
-def _metadata_of(content: bytes, original: Original) -> tuple[ImageMetadata, str] | None:
-    """The prompt of the listing, else of the file's metadata, else of the file beside it; and the format of the file."""
+def _written_in(image: Image.Image) -> ImageMetadata | MetadataError | None:
+    """The metadata of a file. An error is given back, since raised it would be taken for one of the picture."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            format_name = image.format or ""
-            if original.prompt is not None:
-                given = dict(original.metadata)
-                known = {name: given.pop(name) for name in _KNOWN if name in given}
-                tool, negative = str(given.pop("tool", "listing")), given.pop("negative_prompt", "")
-                given.pop("prompt", None)
-                return ImageMetadata(
-                    tool=tool, prompt=original.prompt, negative_prompt=str(negative or ""), parameters=known, others=given
-                ), format_name
-            if image.width * image.height <= MAX_PIXELS:
-                written = read_image_metadata(image)
-                if written is not None:
-                    return written, format_name
-    except MetadataError:
-        if (text := original.sidecar()) is None:
-            raise
-        return ImageMetadata(tool="sidecar", prompt=text), format_name
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None  # reading the picture says better what is wrong with it
+        return read_image_metadata(image)
+    except MetadataError as error:
+        return error
+
+
+def _metadata_of(original: Original, written: ImageMetadata | MetadataError | None) -> ImageMetadata | None:
+    """The prompt of the listing, else what is written in the file, else in the file beside it.
+
+    Raises:
+        MetadataError: the file has metadata that is not understood, and nothing is beside it.
+        OriginalError: the file beside it cannot be read.
+    """
+    if original.prompt is not None:
+        given = dict(original.metadata)
+        known = {name: given.pop(name) for name in _KNOWN if name in given}
+        tool, negative = str(given.pop("tool", "listing")), given.pop("negative_prompt", "")
+        given.pop("prompt", None)
+        return ImageMetadata(tool=tool, prompt=original.prompt, negative_prompt=str(negative or ""), parameters=known, others=given)
+    if isinstance(written, ImageMetadata):
+        return written
     text = original.sidecar()
-    return (ImageMetadata(tool="sidecar", prompt=text), format_name) if text is not None else None
+    if text is None and written is not None:
+        raise written
+    return ImageMetadata(tool="sidecar", prompt=text) if text is not None else None
 
 
 _KNOWN = ("seed", "steps", "guidance_scale", "sampler", "model", "width", "height")
