@@ -121,7 +121,7 @@ def main(config: TrainConfig) -> None:
 
     torch.manual_seed(config.seed)
     model = build_network(config, tokenizer, pretrained=not checkpoints(run))
-    pairs_per_update = config.batch_size * config.accumulate * accelerator.num_processes
+    pairs_per_update = config.pairs_per_update(accelerator.num_processes)
     begun = {
         "data": data.fingerprints(),
         "model": dataclasses.asdict(model.config),
@@ -177,7 +177,7 @@ def fit(
     if progress.step == 0 and not config.stream:
         progress.skipped = dict(+data.training.skipped)
 
-    pairs_per_update = config.batch_size * config.accumulate * accelerator.num_processes
+    pairs_per_update = config.pairs_per_update(accelerator.num_processes)
     coming = batches.after(progress.step)
     tracker = Tracker(run, progress.step) if accelerator.is_main_process else None
     meter = Meter(accelerator)

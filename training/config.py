@@ -161,6 +161,9 @@ class TrainConfig:
     def run_directory(self) -> Path:
         return self.out if self.out is not None else Path("runs") / self.name
 
+    def pairs_per_update(self, processes: int) -> int:
+        return self.batch_size * self.accumulate * processes
+
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n", encoding="utf-8")
 
