@@ -372,6 +372,8 @@ def _check(config: ImportConfig) -> None:
         raise ShardError(f"{source} is not a directory")
     if config.out.is_file():
         raise ShardError(f"--out {config.out} is a file; name a directory")
+    if next(config.originals(), None) is None:  # before anything is written: a mistake in the arguments shall cost nothing
+        raise ShardError(f"there is no image in {source}")
     if isinstance(source, Path) and source.is_dir() and source.resolve() in (config.out.resolve(), *config.out.resolve().parents):
         raise ShardError(f"--out {config.out} lies inside the source; name a directory elsewhere")
 

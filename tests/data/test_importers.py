@@ -182,6 +182,11 @@ def test_refusals(tmp_path: Path) -> None:
     ):
         with pytest.raises(ShardError, match=message):
             imported(*arguments)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ShardError, match="there is no image in"):
+        imported("folder", tmp_path / "empty", "--out", tmp_path / "d")
+    assert not (tmp_path / "b").exists()
+    assert not (tmp_path / "d").exists()
     imported("folder", source, "--out", tmp_path / "out")
     with pytest.raises(ShardError, match=r"other settings \(max_side: None there, 64 now\)"):
         imported("folder", source, "--out", tmp_path / "out", "--max-side", "64")
