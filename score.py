@@ -2,7 +2,7 @@
 
 Examples:
     python score.py --data datasets/mine --checkpoint runs/small/model
-    python train.py small --data datasets/mine --min-fit 0 --name filtered
+    python train.py small --data datasets/mine --min-fit 0.2 --name filtered
 
 A network that was trained on the noisy pairs will do (CapFilt, arXiv 2201.12086). The fit is the log-probability of the prompt given its image,
 less that given other images, per token; below 0 another image would make the prompt likelier. It goes into the column `fit` of the shards' parquet
@@ -61,7 +61,7 @@ def main(config: ScoreConfig) -> None:
     if not len(scores):
         raise ShardError("no pair could be scored")
     _show(scores)
-    print(f"\nNext: python train.py --data {config.data} --min-fit 0")
+    print(f"\nNext: python train.py --data {config.data} --min-fit 0.2   (or where two hills of the histogram meet)")
 
 
 def _references(tars: list[Path], seed: int) -> list:

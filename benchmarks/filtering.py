@@ -4,7 +4,7 @@ says which pairs fit, and another is trained on those alone.
     python benchmarks/filtering.py --data datasets/mini
     python benchmarks/filtering.py --data datasets/mini --share 0.2 --max-steps 1300 --json filtering.json
 
-Validation and test pairs stay as they are. Prints how many of the wrong pairs a threshold of 0 catches, how many good ones it costs, and the test
+Validation and test pairs stay as they are. Prints how many of the wrong pairs a threshold catches, how many good ones it costs, and the test
 metrics of a network trained on all pairs and of one trained on those that are left.
 """
 
@@ -44,6 +44,8 @@ class FilteringConfig:
     share: float = 0.2
     """Of the training prompts that change places."""
     max_steps: int = 1300
+    min_fit: float = 0.2
+    """Of the pairs that the second network is trained on."""
     work: Path | None = None
     """Where the noisy data and the runs go (default: a temporary directory)."""
     json: Path | None = None
@@ -92,13 +94,16 @@ def main(config: FilteringConfig) -> None:
         for tar in finished_shards(work / "noisy" / "train"):
             scores |= read_column(tar, FIT_COLUMN) or {}
         right = set(scores) - wrong
-        caught = sum(scores[key] < 0 for key in wrong) / len(wrong)
-        lost = sum(scores[key] < 0 for key in right) / len(right)
-        print(f"\nof {len(wrong)} wrong pairs {caught:.1%} are below 0, of {len(right)} good ones {lost:.1%}\n", flush=True)
+        found = [
+            {"below": least}
+            | {name: sum(scores[key] < least for key in keys) / len(keys) for name, keys in (("of the wrong pairs", wrong), ("of the good", right))}
+            for least in (0.0, 0.1, 0.2, 0.3)
+        ]
+        print(f"\n{len(wrong)} wrong pairs, {len(right)} good ones\n\n{markdown(found)}\n", flush=True)
         rows = [{"trained on": "all pairs", **noisy}]
         print(rows[0], flush=True)
         for label, name, data, more in (
-            ("those that fit, --min-fit 0", "filtered", work / "noisy", ("--min-fit", 0)),
+            (f"those that fit, --min-fit {config.min_fit:g}", "filtered", work / "noisy", ("--min-fit", config.min_fit)),
             ("easy to noisy, --curriculum", "curriculum", work / "noisy", ("--curriculum",)),
             ("true pairs alone", "clean", config.data, ()),
         ):
@@ -107,7 +112,7 @@ def main(config: FilteringConfig) -> None:
     print(f"\n{config.share:.0%} of the training prompts exchanged, {config.max_steps} steps; test pairs")
     print(f"{machine(torch.device('cpu'))}\n\n{markdown(rows)}")
     if config.json is not None:
-        content = {"machine": machine(torch.device("cpu")), "share": config.share, "caught": caught, "lost": lost, "results": rows}
+        content = {"machine": machine(torch.device("cpu")), "share": config.share, "thresholds": found, "results": rows}
         config.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from data.batches import Place
-from data.pairs import Pair, PairDataset
+from data.pairs import PairDataset
 from data.shards import ShardError, finished_shards, read_column
+from data.sources import ChosenPairs
 
 FIT_COLUMN = "fit"
 _FIRST_SHARE = 0.5  # of the pairs, at the beginning of a curriculum
@@ -35,29 +34,15 @@ def fits(pairs: PairDataset, directory: Path) -> list[float | None]:
     return [scores.get((location.tar, location.key)) for location in pairs.locations]
 
 
-class FittingPairs(Dataset[Pair]):
+class FittingPairs(ChosenPairs):
     """The pairs of a split whose fit is at least `least`; those without a score are left out. `ranking` has their numbers, the best fit first."""
 
     def __init__(self, pairs: PairDataset, scores: list[float | None], least: float) -> None:
-        self.pairs = pairs
-        self.skipped: Counter[str] = Counter()
         kept = [(score, index) for index, score in enumerate(scores) if score is not None and score >= least]
         if not kept:
             raise ShardError(f"no pair has a fit of {least} or more; give a lower --min-fit")
-        self.indices = [index for _, index in kept]
+        super().__init__(pairs, [index for _, index in kept])
         self.ranking = sorted(range(len(kept)), key=lambda number: -kept[number][0])
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Pair:
-        return self.pairs[self.indices[index]]
-
-    def image(self, index: int) -> Image.Image:
-        return self.pairs.image(self.indices[index])
-
-    def prompt(self, index: int) -> str:
-        return self.pairs.prompt(self.indices[index])
 
     def fingerprint(self) -> str:
         order = ",".join(str(self.indices[number]) for number in self.ranking)

@@ -235,15 +235,13 @@ class ListedPairs(Dataset[Pair]):
         return hashlib.sha256("\n".join(f"{pair.key} {pair.prompt}" for pair in self.pairs).encode()).hexdigest()[:16]
 
 
-class SplitPairs(Dataset[Pair]):
-    """The pairs whose prompt's group belongs to a split. Those without a readable prompt are left to training, which counts them."""
+class ChosenPairs(Dataset[Pair]):
+    """Some of a source's pairs, by their numbers."""
 
-    def __init__(self, pairs: PairSource, split: Split) -> None:
+    def __init__(self, pairs: PairSource, indices: Sequence[int]) -> None:
         self.pairs = pairs
-        self.skipped = pairs.skipped if split == "train" else Counter[str]()
-        self.indices = [index for index in range(len(pairs)) if _split(pairs, index) == split]
-        if not self.indices:
-            raise ShardError(f"of {len(pairs)} pairs none falls into the {split} split (5 % of the prompts do into each of val and test); use more")
+        self.indices = indices
+        self.skipped: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -259,6 +257,17 @@ class SplitPairs(Dataset[Pair]):
 
     def fingerprint(self) -> str:
         return self.pairs.fingerprint()
+
+
+class SplitPairs(ChosenPairs):
+    """The pairs whose prompt's group belongs to a split. Those without a readable prompt are left to training, which counts them."""
+
+    def __init__(self, pairs: PairSource, split: Split) -> None:
+        super().__init__(pairs, [index for index in range(len(pairs)) if _split(pairs, index) == split])
+        if split == "train":
+            self.skipped = pairs.skipped
+        if not self.indices:
+            raise ShardError(f"of {len(pairs)} pairs none falls into the {split} split (5 % of the prompts do into each of val and test); use more")
 
 
 def _split(pairs: PairSource, index: int) -> Split:
