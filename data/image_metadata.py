@@ -81,7 +81,7 @@ def diffusiondb_metadata(entry: Mapping[str, Any]) -> ImageMetadata:
     if not isinstance(entry.get("p"), str):
         raise MetadataError("DiffusionDB: an entry without a prompt", "DiffusionDB")
     names = {"se": "seed", "st": "steps", "c": "guidance_scale", "sa": "sampler"}
-    parameters = {ours: entry[theirs] for theirs, ours in names.items() if theirs in entry}
+    parameters = {ours: entry[theirs] for theirs, ours in names.items() if entry.get(theirs) is not None}
     return ImageMetadata(tool="DiffusionDB", prompt=entry["p"], parameters=parameters)
 
 

@@ -21,6 +21,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,21 +36,21 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
-from data.groups import PICTURE_DISTANCE, PROMPT_SIMILARITY, Groups, LeakError, MissingExtraError, picture_hash
-from data.image_metadata import ImageMetadata, MetadataError, read_image_metadata
-from data.images import ImageError, opened_image, read_image, upright_rgb
-from data.normalise import Step, normalise
-from data.originals import Original, OriginalError, diffusiondb, folder, imagefolder, problem_kind, table, webdataset
+from data.groups import PICTURE_DISTANCE, PROMPT_SIMILARITY, Groups, LeakError, MissingExtraError
+from data.images import ImageError, read_image
+from data.normalise import Step
+from data.originals import Original, OriginalError, diffusiondb, folder, imagefolder, table, webdataset
 from data.plan import MAX_PAIRS
 from data.shards import DATASET_FILE, IMAGE_SUFFIXES, ShardError, ShardWriter, explained, finished_shards, read_json, write_json
 from data.splits import SPLIT_RULE, SPLITS, Split, split_of
+from data.survey import Survey, examine_original, lines_of, surveyed_names
 
 SURVEY_FILE, SKIPPED_FILE = "survey.jsonl", "skipped.jsonl"
 _FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}  # what is kept as it is
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportConfig:
+class ImportConfig(ABC):
     """What all imports have in common."""
 
     out: Path
@@ -70,8 +71,9 @@ class ImportConfig:
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that decode and write."""
 
+    @abstractmethod
     def originals(self) -> Iterator[Original]:
-        raise NotImplementedError
+        """Every image of the source, in an order that is the same each time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,23 +136,6 @@ class WebdatasetImport(ImportConfig):
         return webdataset(self.source, prompt_column=self.prompt_column)
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What one original is: a line of survey.jsonl. `kind` says why it cannot be used, and is empty where it can."""
-
-    name: str
-    file: str
-    part: tuple[int, int] | str | None
-    kind: str = ""
-    message: str = ""
-    prompt: str = ""
-    picture: str = ""
-    width: int = 0
-    height: int = 0
-    format: str = ""
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
 def main(config: ImportConfig) -> None:
     _check(config)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -177,7 +162,7 @@ def survey(config: ImportConfig, pool: Any) -> None:
         ShardError: the source has changed since.
     """
     path = config.out / SURVEY_FILE
-    done = _whole_lines(path)
+    done = surveyed_names(path)
     originals = config.originals()
     for original, name in zip(islice(originals, len(done)), done, strict=False):
         if original.name != name:
@@ -190,64 +175,6 @@ def survey(config: ImportConfig, pool: Any) -> None:
                 bar.update()
     except OSError as error:
         raise explained(error, path) from error
-
-
-def examine_original(original: Original, steps: Sequence[Step], words: Sequence[str]) -> Survey:
-    """Decode an original, find its prompt, and say what it is."""
-    place = (original.name, str(original.file), original.part)
-    if original.problem is not None:
-        return Survey(*place, kind=problem_kind(original.problem), message=original.problem)
-    try:
-        content = original.read()
-        with opened_image(content, name=original.name) as file:
-            image = upright_rgb(file)  # decodes it, to the end, where a PNG may have texts too
-            written, format_name = _written_in(file) if original.prompt is None else None, file.format or ""
-        metadata = _metadata_of(original, written)
-        if metadata is None:
-            return Survey(*place, kind="no prompt", message="no prompt in its metadata, and no text file beside it")
-        prompt = normalise(metadata.prompt, steps, words).strip()
-        if not prompt:
-            return Survey(*place, kind="empty prompt", message=f"nothing is left of {metadata.prompt[:80]!r}" if metadata.prompt else "")
-        picture = f"{picture_hash(image):064x}"
-    except (ImageError, MetadataError, OriginalError) as error:
-        return Survey(*place, kind=error.kind if not isinstance(error, MetadataError) else f"metadata of {error.kind}", message=str(error))
-    others = {"others": dict(metadata.others)} if metadata.others else {}
-    raw = {"original_prompt": metadata.prompt} if prompt != metadata.prompt else {}
-    facts = dict(metadata.parameters) | {"negative_prompt": metadata.negative_prompt, "tool": metadata.tool} | raw | others
-    width, height = image.size
-    return Survey(*place, prompt=prompt, picture=picture, width=width, height=height, format=format_name, metadata=_plain(facts))
-
-
-def _written_in(image: Image.Image) -> ImageMetadata | MetadataError | None:
-    """The metadata of a file. An error is given back, since raised it would be taken for one of the picture."""
-    try:
-        return read_image_metadata(image)
-    except MetadataError as error:
-        return error
-
-
-def _metadata_of(original: Original, written: ImageMetadata | MetadataError | None) -> ImageMetadata | None:
-    """The prompt of the listing, else what is written in the file, else in the file beside it.
-
-    Raises:
-        MetadataError: the file has metadata that is not understood, and nothing is beside it.
-        OriginalError: the file beside it cannot be read.
-    """
-    if original.prompt is not None:
-        given = dict(original.metadata)
-        known = {name: given.pop(name) for name in _KNOWN if name in given}
-        tool, negative = str(given.pop("tool", "listing")), given.pop("negative_prompt", "")
-        given.pop("prompt", None)
-        return ImageMetadata(tool=tool, prompt=original.prompt, negative_prompt=str(negative or ""), parameters=known, others=given)
-    if isinstance(written, ImageMetadata):
-        return written
-    text = original.sidecar()
-    if text is None and written is not None:
-        raise written
-    return ImageMetadata(tool="sidecar", prompt=text) if text is not None else None
-
-
-_KNOWN = ("seed", "steps", "guidance_scale", "sampler", "model", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -267,7 +194,7 @@ def plan(config: ImportConfig) -> tuple[list[ImportShard], list[tuple[str, str, 
     by_split: dict[Split, list[tuple[str, int, str]]] = {split: [] for split in SPLITS}
     skipped = []
     with tqdm(unit="pair", desc="finding near-duplicates", leave=False) as bar:
-        for number, (place, line) in enumerate(_lines(config.out / SURVEY_FILE)):
+        for number, (place, line) in enumerate(lines_of(config.out / SURVEY_FILE)):
             bar.update()
             one = json.loads(line)
             if one["kind"]:
@@ -431,38 +358,6 @@ def _report(config: ImportConfig, settings: dict[str, Any], shards: Sequence[Imp
         raise ShardError(f"nothing could be imported; {listing} says why")
     print(f"Look at it:  python -m data.preview {config.out} --out {config.out}.html")
     print(f"Train on it: python train.py small --data {config.out}")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(place, line) of every line."""
-    place = 0
-    with open(path, "rb") as file:
-        for line in file:
-            yield place, line
-            place += len(line)
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """The names in a survey so far; a line that was cut off at its end is taken away."""
-    if not path.exists():
-        return []
-    names, end = [], 0
-    for place, line in _lines(path):
-        try:
-            names.append(json.loads(line)["name"])
-        except (ValueError, KeyError, TypeError):
-            break
-        if not line.endswith(b"\n"):
-            names.pop()
-            break
-        end = place + len(line)
-    os.truncate(path, end)
-    return names
-
-
-def _plain(content: Any) -> Any:
-    """What JSON can hold, with texts that UTF-8 can."""
-    return json.loads(json.dumps(content, default=str, allow_nan=True).encode("utf-8", "replace"), parse_constant=lambda name: None)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from data.image_metadata import MetadataError, diffusiondb_metadata
 from data.shards import IMAGE_SUFFIXES, ShardError, index_archive, read_member
 from data.sources import FOLDER_FILE, expand
 
@@ -164,15 +165,13 @@ def diffusiondb(directory: Path) -> Iterator[Original]:
             entry = entries.get(base) if isinstance(entries, dict) else None
             entry = entry if isinstance(entry, dict) else listed.get(base)
             label = f"{part.relative_to(directory).as_posix()}/{base}"
-            if entry is None or not isinstance(entry.get("p"), str):
+            try:
+                found = diffusiondb_metadata(entry or {})
+            except MetadataError:
                 yield Original(label, part, problem="no metadata")
                 continue
-            settings = {ours: entry[theirs] for theirs, ours in _DIFFUSIONDB.items() if entry.get(theirs) is not None}
             file, inner = (part, name) if archive else (part / name, None)
-            yield Original(label, file, inner, entry["p"], settings | {"tool": "DiffusionDB"})
-
-
-_DIFFUSIONDB = {"se": "seed", "st": "steps", "c": "guidance_scale", "sa": "sampler"}
+            yield Original(label, file, inner, found.prompt, dict(found.parameters) | {"tool": found.tool})
 
 
 def _diffusiondb_table(directory: Path) -> dict[str, dict[str, Any]]:
