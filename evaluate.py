@@ -18,13 +18,14 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
+from data.embeddings import MissingExtraError
 from data.examples import readable_pairs
 from data.images import ImageError
 from data.pairs import PairError
 from data.shards import ShardError, write_json
 from data.sources import open_pairs
 from evaluation.baselines import BaselineError, build_baseline
-from evaluation.metrics import MissingExtraError, SentenceSimilarity
+from evaluation.metrics import SentenceSimilarity
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
 from inference import PromptInverter
 from inference.inverter import DEFAULT_CHECKPOINT

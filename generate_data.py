@@ -18,23 +18,26 @@ import hashlib
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import tyro
 from accelerate import PartialState
+from filelock import FileLock
 from tqdm import tqdm
 
-from data.groups import PROMPT_SIMILARITY, Groups, MissingExtraError
+from data.begun import LOCK_FILE, begun_settings, check_begun
+from data.embeddings import MissingExtraError
+from data.groups import Groups, Nearness
 from data.pairs import PairError, find_pair
 from data.plan import PlannedPair, PlannedShard, plan_shards
-from data.prompts import PromptError, PromptRecord, grouped, read_prompts
-from data.shards import DATASET_FILE, ShardBusyError, ShardError, ShardWriter, read_json, read_stats, remove_leftovers, write_json
+from data.prompts import PROMPTS_FILE, GroupedPrompts, PromptRecord, grouped, read_grouped, read_prompts, write_grouped
+from data.shards import DATASET_FILE, ShardBusyError, ShardWriter, read_json, read_stats, remove_leftovers, write_json
 from data.splits import SPLIT_RULE, SPLITS
 from diffusion.families import usual_sampling
 from diffusion.mini.world import random_scenes
@@ -84,6 +87,7 @@ class GenerateConfig:
     lora: str | None = None
     """A LoRA: a .safetensors file, a directory or a Hub id."""
     lora_weight: float = 1.0
+    nearness: Annotated[Nearness, tyro.conf.arg(name="")] = field(default_factory=Nearness)
     batch_size: int = 32
     """Images made at once. It does not change them."""
     shard_size: int = 500
@@ -108,30 +112,65 @@ def main(config: GenerateConfig) -> None:
         make_again(config, config.only)
         return
     _check(config)
-    records, left_out = _records(config)
-    default = DEFAULT_IMAGES if config.prompts is None else len(records) * config.images_per_prompt
-    num_images = config.num_images if config.num_images is not None else default
-    shards = plan_shards(
-        records, num_images=num_images, seed=config.seed, shard_size=config.shard_size, steps=config.steps, guidance_scales=config.guidance
-    )
-    _check_directory(config, records, num_images)
-    missing = [shard for shard in shards if not _is_done(config, shard)]
     device = default_device()
     processes = PartialState(cpu=device.type == "cpu", timeout=timedelta(days=1))  # the first to be done waits for the last
-    if left_out and processes.is_main_process:
-        print(f"{left_out} prompts are near to prompts of two splits and are left out", file=sys.stderr)
+    with processes.main_process_first():  # which decides what is to be made; the others find it in the directory
+        work = _begin(config, device) if processes.is_main_process else _join(config, device)
     busy = 0
-    if missing:
-        pipeline = _pipeline(config, device)
-        processes.wait_for_everyone()  # nobody looks for dataset.json any more
-        if processes.is_main_process:
-            remove_leftovers(config.out)
-            write_json(config.out / DATASET_FILE, _describe(config, records, num_images, shards, pipeline))
-        own = missing[processes.process_index :: processes.num_processes]
-        busy = _render(config, pipeline, own, done=_pairs(shards) - _pairs(missing))
+    if work.pipeline is not None:
+        own = work.missing[processes.process_index :: processes.num_processes]
+        busy = _render(config, work.pipeline, own, done=_pairs(work.shards) - _pairs(work.missing))
     processes.wait_for_everyone()
     if processes.is_main_process:
-        _report(config, shards, busy)
+        _report(config, work, busy)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a data set will hold, and which of its shards are missing. No pipeline where none is."""
+
+    prompts: GroupedPrompts
+    shards: Sequence[PlannedShard]
+    missing: Sequence[PlannedShard]
+    pipeline: Any
+
+
+def _begin(config: GenerateConfig, device: torch.device) -> Work:
+    """Begin a data set directory, or go on with it. Nothing is written before all that is needed has been found."""
+    known = config.out / DATASET_FILE
+    before = begun_settings(config.out, leftovers=(PROMPTS_FILE,))
+    texts = read_prompts(config.prompts, config.prompt_column) if config.prompts is not None else None
+    nearness = config.nearness.settled(before)
+    settings = _settings(config, texts, nearness)
+    if before is not None:
+        check_begun(config.out, before, settings)
+    prompts, pipeline = _begun_prompts(config), None
+    if prompts is None:
+        prompts = grouped(texts, Groups(nearness)) if texts is not None else _invented(config)
+        pipeline = _pipeline(config, device)
+        config.out.mkdir(parents=True, exist_ok=True)
+        with FileLock(config.out / LOCK_FILE):
+            if not known.exists():
+                if texts is not None:
+                    write_grouped(config.out / PROMPTS_FILE, prompts)
+                write_json(known, _describe(config, settings, prompts, pipeline))
+            else:  # by another run, meanwhile
+                check_begun(config.out, begun_settings(config.out) or {}, settings)
+                prompts = _begun_prompts(config) or prompts
+    shards = _planned(config, prompts)
+    missing = [shard for shard in shards if not _is_done(config, shard)]
+    if missing:
+        remove_leftovers(config.out)
+        pipeline = pipeline or _pipeline(config, device)
+    return Work(prompts, shards, missing, pipeline if missing else None)
+
+
+def _join(config: GenerateConfig, device: torch.device) -> Work:
+    """Take part in what the main process has begun."""
+    prompts = _begun_prompts(config) or _invented(config)
+    shards = _planned(config, prompts)
+    missing = [shard for shard in shards if not _is_done(config, shard)]
+    return Work(prompts, shards, missing, _pipeline(config, device) if missing else None)
 
 
 def make_again(config: GenerateConfig, key: str) -> None:
@@ -177,13 +216,36 @@ def _check(config: GenerateConfig) -> None:
         raise ValueError("give --images-per-prompt or --num-images, not both")
 
 
-def _records(config: GenerateConfig) -> tuple[Sequence[PromptRecord], int]:
-    if config.prompts is not None:
-        return grouped(read_prompts(config.prompts, config.prompt_column), Groups(prompt_similarity=PROMPT_SIMILARITY))
-    # what the grammar invents is grouped by its scene: other words for the same, and the same words for something else, are known apart
+def _begun_prompts(config: GenerateConfig) -> GroupedPrompts | None:
+    """The prompts of a directory that was begun: their groups are found once, so that they cannot change."""
+    path = config.out / PROMPTS_FILE
+    if config.prompts is None or not (config.out / DATASET_FILE).exists() or not path.exists():
+        return None
+    return read_grouped(path)
+
+
+def _invented(config: GenerateConfig) -> GroupedPrompts:
+    """What the grammar invents is grouped by its scene: other words for the same, and the same words for something else, are known apart."""
     wanted = config.num_images if config.num_images is not None else DEFAULT_IMAGES
     scenes = itertools.islice(random_scenes(config.seed, held_out=False), max(1, wanted // config.images_per_prompt))
-    return [PromptRecord(prompt=prompt, group=scene.key, slots=scene.slots()) for scene, prompt in scenes], 0
+    return GroupedPrompts([PromptRecord(prompt=prompt, group=scene.key, slots=scene.slots()) for scene, prompt in scenes])
+
+
+def _planned(config: GenerateConfig, prompts: GroupedPrompts) -> list[PlannedShard]:
+    return plan_shards(
+        prompts.records,
+        num_images=_num_images(config, len(prompts.records)),
+        seed=config.seed,
+        shard_size=config.shard_size,
+        steps=config.steps,
+        guidance_scales=config.guidance,
+    )
+
+
+def _num_images(config: GenerateConfig, prompts: int) -> int:
+    if config.num_images is not None:
+        return config.num_images
+    return DEFAULT_IMAGES if config.prompts is None else prompts * config.images_per_prompt
 
 
 def _pipeline(config: GenerateConfig, device: torch.device) -> Any:
@@ -201,13 +263,13 @@ def _dtype(config: GenerateConfig, device: torch.device) -> torch.dtype:
     return default_dtype(device) if config.dtype == "auto" else getattr(torch, config.dtype)
 
 
-def _settings(config: GenerateConfig, records: Sequence[PromptRecord], num_images: int) -> dict[str, Any]:
+def _settings(config: GenerateConfig, texts: Sequence[str] | None, nearness: Nearness) -> dict[str, Any]:
     """What decides the pairs; a directory is only continued with the same. What is left to the model is null."""
-    digest = hashlib.sha256("\n".join(record.prompt for record in records).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    digest = hashlib.sha256("\n".join(texts or ()).encode("utf-8")).hexdigest()[:16]
     return {
         "model": config.model,
         "prompts": MINI if config.prompts is None else f"{Path(config.prompts).name} sha256:{digest}",
-        "num_images": num_images,
+        "num_images": _num_images(config, len(texts or ())),
         "steps": list(config.steps) or None,
         "guidance_scale": list(config.guidance) or None,
         "scheduler": config.scheduler,
@@ -216,37 +278,22 @@ def _settings(config: GenerateConfig, records: Sequence[PromptRecord], num_image
         "lora": [config.lora, config.lora_weight] if config.lora is not None else None,
         "seed": config.seed,
         "shard_size": config.shard_size,
-    }
+    } | (nearness.settings() if config.prompts is not None else {})  # what the grammar invents is grouped by its scene
 
 
-def _check_directory(config: GenerateConfig, records: Sequence[PromptRecord], num_images: int) -> None:
-    if config.out.is_file():
-        raise ShardError(f"--out {config.out} is a file; name a directory")
-    known = config.out / DATASET_FILE
-    if not known.exists():
-        if config.out.is_dir() and any(config.out.iterdir()):
-            raise ShardError(f"--out {config.out} holds other things and no {DATASET_FILE}; name a new or empty directory")
-        return
-    before, now = read_json(known).get("settings", {}), _settings(config, records, num_images)
-    differing = [f"{name}: {before.get(name)!r} there, {now[name]!r} now" for name in now if before.get(name) != now[name]]
-    if differing:
-        raise ShardError(f"{config.out} was begun with other settings ({'; '.join(differing)}). Name another --out, or the same settings to go on")
-
-
-def _describe(
-    config: GenerateConfig, records: Sequence[PromptRecord], num_images: int, shards: Sequence[PlannedShard], pipeline: Any
-) -> dict[str, Any]:
-    counts = {split: sum(len(shard.pairs) for shard in shards if shard.split == split) for split in SPLITS}
+def _describe(config: GenerateConfig, settings: Mapping[str, Any], prompts: GroupedPrompts, pipeline: Any) -> dict[str, Any]:
+    counts = Counter(shard.split for shard in _planned(config, prompts) for _ in shard.pairs)
     steps, guidance_scale = usual_sampling(pipeline, config.model)
     return {
         "generator": type(pipeline).__name__,
         "scheduler": type(pipeline.scheduler).__name__,
         "sampling": {"steps": list(config.steps) or [steps], "guidance_scale": list(config.guidance) or [guidance_scale]},
         "dtype": str(pipeline.dtype).removeprefix("torch."),
-        "settings": _settings(config, records, num_images),
-        "counts": counts,
+        "settings": settings,
+        "counts": {split: counts[split] for split in SPLITS},
+        "skipped": prompts.kinds,
         "split_rule": SPLIT_RULE,
-        "near_duplicates": {"prompt_similarity": PROMPT_SIMILARITY if config.prompts is not None else None},
+        "near_duplicates": {name: settings.get(name) for name in Nearness().settings()},
         "command": "python generate_data.py",
         "arguments": [argument for argument in sys.argv[1:] if argument != "--retry"],
     }
@@ -325,14 +372,17 @@ def _metadata(config: GenerateConfig, pair: PlannedPair, pipeline: Any, size: tu
     }
 
 
-def _report(config: GenerateConfig, shards: Sequence[PlannedShard], busy: int) -> None:
+def _report(config: GenerateConfig, work: Work, busy: int) -> None:
     counts, failed = Counter(dict.fromkeys(SPLITS, 0)), Counter[str]()
-    for shard in shards:
+    for shard in work.shards:
         counts[shard.split] += len(shard.pairs)
         stats = read_stats(config.out / shard.split / f"{shard.number:05d}")
         failed.update(stats.get("failures", {}))
     if busy:
         print(f"{busy} shards were left to another run that is making them; run the same command again to be sure of them", file=sys.stderr)
+    if work.prompts.left_out:
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in work.prompts.kinds.items())
+        print(f"{len(work.prompts.left_out)} prompts were left out: {kinds}; they are listed in {config.out / PROMPTS_FILE}", file=sys.stderr)
     if failed:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in failed.most_common())
         print(f"{sum(failed.values())} images could not be made: {kinds}. The parquet files say which; --retry tries them again.", file=sys.stderr)
@@ -347,7 +397,7 @@ def _pairs(shards: Sequence[PlannedShard]) -> int:
 if __name__ == "__main__":
     try:
         main(tyro.cli(GenerateConfig, description=__doc__))
-    except (MissingExtraError, OSError, PairError, PipelineError, PromptError, ShardError, ValueError) as error:
+    except (MissingExtraError, OSError, PipelineError, ValueError) as error:
         sys.exit(f"generate_data.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\ngenerate_data.py: stopped. The finished shards are kept; run the same command to go on.")

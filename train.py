@@ -33,12 +33,13 @@ import tyro
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from data.embeddings import MissingExtraError
 from data.examples import Batch, Collate, Examples, readable_pairs
 from data.images import ImageError
 from data.pairs import PairError
 from data.shards import DATASET_FILE, ShardError, read_json, write_json
 from evaluation.baselines import Constant, Nearest
-from evaluation.metrics import MissingExtraError, SentenceSimilarity, exact_match, token_f1
+from evaluation.metrics import SentenceSimilarity, exact_match, token_f1
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
 from inference import PromptInverter
 from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint

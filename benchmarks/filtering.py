@@ -1,11 +1,12 @@
 """What filtering is worth: a share of the training prompts is exchanged between images on purpose, a network is trained on that, its own likelihood
-says which pairs fit, and another is trained on those alone.
+says which pairs fit, and others are trained on that.
 
     python benchmarks/filtering.py --data datasets/mini
     python benchmarks/filtering.py --data datasets/mini --share 0.2 --max-steps 1300 --json filtering.json
 
 Validation and test pairs stay as they are. Prints how many of the wrong pairs a threshold catches, how many good ones it costs, and the test
-metrics of a network trained on all pairs and of one trained on those that are left.
+metrics of networks trained on all pairs, on those that are left, on pairs drawn as often as they are likely to fit, from easy to noisy, and on true
+pairs alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import tyro
 from rounds import machine, markdown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.fitting import FIT_COLUMN
+from data.fitting import FIT_COLUMNS, two_hills
 from data.pairs import PairDataset
 from data.shards import DATASET_FILE, ShardWriter, finished_shards, read_column, read_member
 from data.splits import SPLITS
@@ -44,24 +45,26 @@ class FilteringConfig:
     share: float = 0.2
     """Of the training prompts that change places."""
     max_steps: int = 1300
-    min_fit: float = 0.2
-    """Of the pairs that the second network is trained on."""
+    min_fit: float | None = None
+    """Of the pairs that the second network is trained on (default: where score.py's two hills meet)."""
     work: Path | None = None
-    """Where the noisy data and the runs go (default: a temporary directory)."""
+    """Where the noisy data and the runs go; those that are there already are not made again (default: a temporary directory)."""
     json: Path | None = None
 
 
 def exchange_prompts(source: Path, target: Path, share: float) -> set[str]:
     """A copy of a data set in which a share of the training prompts stands beside other images; the keys of those pairs."""
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     shutil.copy(source / DATASET_FILE, target / DATASET_FILE)
     for split in SPLITS[1:]:
-        shutil.copytree(source / split, target / split)
+        shutil.copytree(source / split, target / split, dirs_exist_ok=True)
     pairs = PairDataset(source, "train")
     draw = random.Random(0)
     moved = draw.sample(range(len(pairs)), round(share * len(pairs)))
     takes = dict(zip(moved, [*moved[1:], moved[0]], strict=True))  # each the next one's: none keeps its own
     for number, start in enumerate(range(0, len(pairs), 500)):
+        if ShardWriter(target / "train", number).is_done:
+            continue
         with ShardWriter(target / "train", number) as writer:
             for index in range(start, min(start + 500, len(pairs))):
                 location = pairs.locations[index]
@@ -77,11 +80,17 @@ def command(script: str, *arguments: object) -> None:
 
 
 def trained(name: str, data: Path, work: Path, max_steps: int, *more: object) -> dict[str, Any]:
-    """The test figures of a network trained on some data."""
-    command("train.py", "mini", "--data", data, "--out", work / name, "--max-steps", max_steps, "--evaluate-every", max_steps // 2, *more)
+    """The test figures of a network trained on some data; of one that an earlier call with the same --work has trained, those it had."""
+    if not (work / name / "report" / "results.json").exists():
+        command("train.py", "mini", "--data", data, "--out", work / name, "--max-steps", max_steps, "--evaluate-every", max_steps // 2, *more)
     found = json.loads((work / name / "report" / "results.json").read_text(encoding="utf-8"))
     ours = next(result for result in found["results"] if result["name"] == "reprompt")
     return {metric: ours["metrics"][metric]["mean"] for metric in METRICS}
+
+
+def _scores(directory: Path) -> dict[str, float]:
+    columns = (read_column(tar, FIT_COLUMNS["likelihood"]) or {} for tar in finished_shards(directory))
+    return {key: value for column in columns for key, value in column.items() if value is not None}
 
 
 def main(config: FilteringConfig) -> None:
@@ -90,22 +99,23 @@ def main(config: FilteringConfig) -> None:
         wrong = exchange_prompts(config.data, work / "noisy", config.share)
         noisy = trained("noisy-run", work / "noisy", work, config.max_steps)
         command("score.py", "--data", work / "noisy", "--checkpoint", work / "noisy-run" / "model")
-        scores: dict[str, float] = {}
-        for tar in finished_shards(work / "noisy" / "train"):
-            scores |= read_column(tar, FIT_COLUMN) or {}
-        right = set(scores) - wrong
+        scores = {split: _scores(work / "noisy" / split) for split in SPLITS}
+        hills = two_hills([value for some in scores.values() for value in some.values()])
+        least = config.min_fit if config.min_fit is not None else hills.threshold if hills is not None else 0.0
+        right = set(scores["train"]) - wrong
         found = [
-            {"below": least}
-            | {name: sum(scores[key] < least for key in keys) / len(keys) for name, keys in (("of the wrong pairs", wrong), ("of the good", right))}
-            for least in (0.0, 0.1, 0.2, 0.3)
+            {"below": round(fit, 3)}
+            | {name: sum(scores["train"][key] < fit for key in keys) / len(keys) for name, keys in (("of the wrong", wrong), ("of the good", right))}
+            for fit in sorted({0.0, 0.1, 0.2, 0.3, 0.4, 0.5, least})
         ]
-        print(f"\n{len(wrong)} wrong pairs, {len(right)} good ones\n\n{markdown(found)}\n", flush=True)
+        print(f"\n{len(wrong)} wrong pairs, {len(right)} good ones; the hills meet at {least:.3f}\n\n{markdown(found)}\n", flush=True)
         rows = [{"trained on": "all pairs", **noisy}]
         print(rows[0], flush=True)
         for label, name, data, more in (
-            (f"those that fit, --min-fit {config.min_fit:g}", "filtered", work / "noisy", ("--min-fit", config.min_fit)),
-            ("easy to noisy, --curriculum", "curriculum", work / "noisy", ("--curriculum",)),
+            (f"those that fit, --min-fit {least:.2f}", "filtered", work / "noisy", ("--min-fit", least)),
+            ("as often as they fit, --weigh", "weighed", work / "noisy", ("--weigh",)),
             ("true pairs alone", "clean", config.data, ()),
+            ("easy to noisy, --curriculum", "curriculum", work / "noisy", ("--curriculum",)),
         ):
             rows.append({"trained on": label, **trained(name, data, work, config.max_steps, *more)})
             print(rows[-1], flush=True)

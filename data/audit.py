@@ -3,9 +3,11 @@
 Examples:
     python -m data.audit datasets/mine
     python -m data.audit datasets/mine --threshold 0.7 --json audit.json
+    python -m data.audit datasets/mine --sentence-model sentence-transformers/all-MiniLM-L6-v2 --sentence-threshold 0.8
 
-Nearness is the share of common words (shared / in either). The command fails if any prompt is at the threshold or above, or if a picture of
-another split is nearly the same; what a data set of the embedded world promises is less: that no scene is in two splits.
+Nearness is the share of common words (shared / in either) and, where the data set was made with a sentence model or one is named, the cosine
+similarity of what prompts say. The command fails if any prompt is at a threshold or above, or if a picture of another split is nearly the same;
+what a data set of the embedded world promises is less: that no scene is in two splits.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +26,14 @@ import pyarrow.parquet as pq
 import tyro
 from tqdm import tqdm
 
-from data.groups import MissingExtraError, PictureIndex
+from data.embeddings import MissingExtraError, SentenceEncoder
+from data.groups import AUTO, NONE, Nearness
+from data.nearness import PictureIndex, nearest_by_sentences, nearest_by_words
 from data.shards import DATASET_FILE, ShardError, finished_shards, read_json
-from data.splits import SPLITS, Split, words_of
+from data.splits import SPLITS, Split
 
-_ROWS = 256  # prompts compared at once
 _BINS = 10
+Nearest = Callable[[Sequence[str], Sequence[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,10 @@ class AuditConfig:
     """A data set directory."""
     threshold: float | None = None
     """From which share of common words on two prompts are too near (default: what the data set was made with)."""
+    sentence_model: str = AUTO
+    """Compares what prompts say: a directory of sentence-transformers, a Hub id, "none", or "auto": the one that the data set was made with."""
+    sentence_threshold: float | None = None
+    """From which cosine similarity on two prompts are too near (default: what the data set was made with)."""
     examples: int = 10
     """Nearest prompts to show."""
     json: Path | None = None
@@ -62,52 +71,34 @@ def read_rows(directory: Path, split: Split) -> list[Row]:
     return rows
 
 
-def nearest(prompts: Sequence[str], known: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """For each prompt its nearest among `known`: (Jaccard similarity of their words, number of the known one), exactly.
+@dataclass(frozen=True)
+class Measure:
+    """One way to compare prompts. `threshold` is where two are too near, None where nothing was promised."""
 
-    The words two prompts share are counted by a product of sparse matrices, prompts x words.
-    """
-    from scipy.sparse import csr_matrix
-
-    numbers: dict[str, int] = {}
-
-    def matrix(texts: Sequence[str]) -> tuple[Any, np.ndarray]:
-        columns, ends = list[int](), [0]
-        for text in texts:
-            columns += [numbers.setdefault(word, len(numbers)) for word in words_of(text)]
-            ends.append(len(columns))
-        return (np.ones(len(columns), dtype=np.float32), columns, ends), np.diff(ends).astype(np.float32)
-
-    (ours, our_sizes), (theirs, their_sizes) = matrix(prompts), matrix(known)
-    width = max(1, len(numbers))
-    one, other = csr_matrix(ours, shape=(len(prompts), width)), csr_matrix(theirs, shape=(len(known), width)).T.tocsr()
-    best, where = np.zeros(len(prompts), dtype=np.float32), np.zeros(len(prompts), dtype=np.int64)
-    for start in tqdm(range(0, len(prompts), _ROWS), "comparing prompts", leave=False):
-        shared = np.asarray((one[start : start + _ROWS] @ other).todense())
-        union = our_sizes[start : start + _ROWS, None] + their_sizes[None] - shared
-        similarity = np.where(union > 0, shared / np.maximum(union, 1), 1)
-        where[start : start + _ROWS] = similarity.argmax(1)
-        best[start : start + _ROWS] = similarity.max(1)
-    return best, where
+    name: str
+    what: str
+    nearest: Nearest
+    threshold: float | None
 
 
 def main(config: AuditConfig) -> bool:
     """Whether nothing leaks."""
-    about = read_json(config.directory / DATASET_FILE)
-    promised = about.get("near_duplicates", {})
-    threshold = config.threshold if config.threshold is not None else promised.get("prompt_similarity")
+    promised = read_json(config.directory / DATASET_FILE).get("near_duplicates", {})
+    measures = _measures(config, promised)
     rows = {split: read_rows(config.directory, split) for split in SPLITS}
     if not rows["train"]:
         raise ShardError(f"{config.directory / 'train'} holds no finished shard")
-    found: dict[str, Any] = {"directory": str(config.directory), "threshold": threshold}
-    crossing = _shared_groups(rows)
-    found["groups_in_two_splits"] = crossing
+    leaks = _shared_groups(rows)
+    found: dict[str, Any] = {"directory": str(config.directory), "groups_in_two_splits": leaks}
     print(f"{config.directory}: " + ", ".join(f"{split} {len(rows[split])}" for split in SPLITS))
-    print(f"groups in two splits: {crossing}")
-    leaks = crossing
-    for split in ("val", "test"):
-        if rows[split]:
-            leaks += _compare(config, split, rows, threshold, found)
+    print(f"groups in two splits: {leaks}")
+    for measure in measures:
+        compared: dict[str, Any] = {"threshold": measure.threshold}
+        found[measure.name] = compared
+        for split in ("val", "test"):
+            if rows[split]:
+                compared[split] = part = _compare(measure, split, rows, config.examples)
+                leaks += part["over"]
     distance = promised.get("picture_distance")
     if distance is not None:
         found["pictures_in_two_splits"] = alike = _shared_pictures(rows, distance)
@@ -120,25 +111,41 @@ def main(config: AuditConfig) -> bool:
     return not leaks
 
 
-def _compare(config: AuditConfig, split: Split, rows: dict[Split, list[Row]], threshold: float | None, found: dict[str, Any]) -> int:
-    train, held_out = rows["train"], rows[split]
-    similarity, where = nearest([row.prompt for row in held_out], [row.prompt for row in train])
-    counts, edges = np.histogram(similarity, bins=_BINS, range=(0, 1))
-    print(f"\n{split} prompts by the words they share with their nearest training prompt:")
+def _measures(config: AuditConfig, promised: dict[str, Any]) -> list[Measure]:
+    threshold = config.threshold if config.threshold is not None else promised.get("prompt_similarity")
+    measures = [Measure("words", "the words they share with", nearest_by_words, threshold)]
+    model = Nearness(sentence_model=config.sentence_model).settled(promised).sentence_model
+    if model != NONE:
+        threshold = config.sentence_threshold if config.sentence_threshold is not None else promised.get("sentence_similarity")
+        nearest = partial(nearest_by_sentences, encode=SentenceEncoder(model))
+        measures.append(Measure("sentences", "how much they say the same as", nearest, threshold))
+    elif config.sentence_threshold is not None:
+        raise ShardError(f"{config.directory} was made without a sentence model; name one with --sentence-model")
+    return measures
+
+
+def _compare(measure: Measure, split: Split, rows: dict[Split, list[Row]], examples: int) -> dict[str, Any]:
+    train, held_out = sorted({row.prompt for row in rows["train"]}), sorted({row.prompt for row in rows[split]})
+    with tqdm(total=len(held_out), desc=f"comparing {measure.name}", unit="prompt", leave=False) as bar:
+        parts = []
+        for part in measure.nearest(held_out, train):
+            parts.append(part)
+            bar.update(len(part[0]))
+    similarity, where = (np.concatenate(column) for column in zip(*parts, strict=True))
+    counts, edges = np.histogram(np.clip(similarity, 0, 1), bins=_BINS, range=(0, 1))
+    print(f"\n{len(held_out)} different {split} prompts by {measure.what} their nearest training prompt:")
     for count, edge in zip(counts, edges, strict=False):
         print(f"  {edge:.1f} to {edge + 1 / _BINS:.1f}  {count:7d}  {'#' * round(50 * count / max(1, counts.max()))}")
-    first = {held_out[i].prompt: i for i in similarity.argsort()}  # each prompt once, the least alike first
-    order = list(first.values())[::-1][: config.examples]
-    shown = [{"similarity": round(float(similarity[i]), 3), split: held_out[i].prompt, "train": train[where[i]].prompt} for i in order]
+    order = similarity.argsort()[::-1][:examples]
+    shown = [{"similarity": round(float(similarity[i]), 3), split: held_out[i], "train": train[where[i]]} for i in order]
     for one in shown:
         print(f"  {one['similarity']:.2f}  {str(one[split])[:70]!r} / {str(one['train'])[:70]!r}")
-    over = int((similarity >= threshold).sum()) if threshold is not None else 0
-    if threshold is not None:
-        print(f"  at {threshold:g} or above: {over}")
+    over = int((similarity >= measure.threshold).sum()) if measure.threshold is not None else 0
+    if measure.threshold is not None:
+        print(f"  at {measure.threshold:g} or above: {over}")
     else:
-        print("  no threshold was promised (prompts of the embedded world are kept apart by their scenes); give --threshold to check one")
-    found[split] = {"histogram": counts.tolist(), "over": over, "nearest": shown}
-    return over
+        print("  no threshold was promised (prompts of the embedded world are kept apart by their scenes); give one to check it")
+    return {"histogram": counts.tolist(), "over": over, "nearest": shown}
 
 
 def _shared_groups(rows: dict[Split, list[Row]]) -> int:
@@ -161,6 +168,6 @@ def _shared_pictures(rows: dict[Split, list[Row]], distance: int) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(0 if main(tyro.cli(AuditConfig, description=__doc__)) else 1)
-    except (MissingExtraError, OSError, ShardError) as error:
+    except (MissingExtraError, OSError, ValueError) as error:
         print(f"data.audit: {error}", file=sys.stderr)
         sys.exit(2)

@@ -23,10 +23,9 @@ import signal
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,16 +35,19 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
-from data.groups import PICTURE_DISTANCE, PROMPT_SIMILARITY, Groups, LeakError, MissingExtraError
+from data.begun import LOCK_FILE, begun_settings, check_begun
+from data.embeddings import MissingExtraError
+from data.groups import PICTURE_DISTANCE, Groups, Nearness
 from data.images import ImageError, read_image
 from data.normalise import Step
 from data.originals import Original, OriginalError, diffusiondb, folder, imagefolder, table, webdataset
 from data.plan import MAX_PAIRS
-from data.shards import DATASET_FILE, IMAGE_SUFFIXES, ShardError, ShardWriter, explained, finished_shards, read_json, write_json
+from data.shards import DATASET_FILE, IMAGE_SUFFIXES, ShardError, ShardWriter, explained, finished_shards, remove_leftovers, write_json, write_lines
 from data.splits import SPLIT_RULE, SPLITS, Split, split_of
 from data.survey import Survey, examine_original, lines_of, surveyed_names
 
 SURVEY_FILE, SKIPPED_FILE = "survey.jsonl", "skipped.jsonl"
+GROUPS_FILE = "groups.jsonl"  # a line for each line of the survey, written when it is whole: groups are found once, so that they cannot change
 _FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}  # what is kept as it is
 
 
@@ -63,8 +65,7 @@ class ImportConfig(ABC):
     """Words and phrases to take out of the prompts, such as masterpiece "best quality"."""
     max_side: int | None = None
     """Reduce larger pictures to so many pixels on their longer side and keep them as JPEG (default: files are kept as they are)."""
-    prompt_similarity: float = PROMPT_SIMILARITY
-    """From which share of common words on two prompts are one group."""
+    nearness: Annotated[Nearness, tyro.conf.arg(name="")] = field(default_factory=Nearness)
     picture_distance: int = PICTURE_DISTANCE
     """Up to how many different bits, of 256, two pictures are one group."""
     shard_size: int = 1000
@@ -139,18 +140,23 @@ class WebdatasetImport(ImportConfig):
 def main(config: ImportConfig) -> None:
     _check(config)
     config.out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(config.out / ".lock")
+    lock = FileLock(config.out / LOCK_FILE)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         raise ShardError(f"another import is writing into {config.out}; wait for it, or name another --out") from None
     with lock:
-        settings = _settings(config)
-        _check_begun(config.out, settings)
+        before = begun_settings(config.out)
+        nearness = config.nearness.settled(before)
+        settings = _settings(config, nearness)
+        if before is not None:
+            check_begun(config.out, before, settings)
+        remove_leftovers(config.out)
+        groups = Groups(nearness, picture_distance=config.picture_distance)  # here already, since what it needs may be missing
         write_json(config.out / DATASET_FILE, _description(config, settings))
         with _pool(config.workers) as pool:
             survey(config, pool)
-            shards, skipped = plan(config)
+            shards, skipped = plan(config, groups)
             _write(config, shards, pool)
         _report(config, settings, shards, skipped)
 
@@ -164,9 +170,15 @@ def survey(config: ImportConfig, pool: Any) -> None:
     path = config.out / SURVEY_FILE
     done = surveyed_names(path)
     originals = config.originals()
-    for original, name in zip(islice(originals, len(done)), done, strict=False):
-        if original.name != name:
-            raise ShardError(f"the source has changed since {path} was begun ({name} was there, {original.name} is now). Name another --out")
+    for name in done:
+        original = next(originals, None)
+        if original is None or original.name != name:
+            now = f"{original.name} is now" if original is not None else "is no more"
+            raise ShardError(f"the source has changed since {path} was begun ({name} was there, {now}). Name another --out")
+    if (config.out / GROUPS_FILE).exists():
+        if (more := next(originals, None)) is not None:
+            raise ShardError(f"the source has more than when {config.out} was made ({more.name}). Name another --out, with --beside {config.out}")
+        return
     examine = partial(examine_original, steps=config.strip, words=config.drop_words)
     try:
         with open(path, "a", encoding="utf-8") as file, tqdm(initial=len(done), unit="image", desc="looking at originals") as bar:
@@ -186,26 +198,20 @@ class ImportShard:
     pairs: tuple[tuple[str, int, str], ...]
 
 
-def plan(config: ImportConfig) -> tuple[list[ImportShard], list[tuple[str, str, str]]]:
+def plan(config: ImportConfig, groups: Groups) -> tuple[list[ImportShard], list[tuple[str, str, str]]]:
     """Which pair comes into which shard, and what is left out: (name, kind, message)."""
-    groups = Groups(prompt_similarity=config.prompt_similarity, picture_distance=config.picture_distance)
-    for directory in config.beside:
-        _add_existing(groups, directory)
+    path = config.out / GROUPS_FILE
+    if not path.exists():
+        write_lines(path, _grouped(config, groups))
     by_split: dict[Split, list[tuple[str, int, str]]] = {split: [] for split in SPLITS}
     skipped = []
-    with tqdm(unit="pair", desc="finding near-duplicates", leave=False) as bar:
-        for number, (place, line) in enumerate(lines_of(config.out / SURVEY_FILE)):
-            bar.update()
-            one = json.loads(line)
-            if one["kind"]:
-                skipped.append((one["name"], one["kind"], one["message"]))
-                continue
-            try:
-                group = groups.group_of(one["prompt"], int(one["picture"], 16))
-            except LeakError as error:
-                skipped.append((one["name"], error.kind, str(error)))
-                continue
-            by_split[split_of(group)].append((f"{number % MAX_PAIRS:09d}", place, group))
+    with open(path, encoding="utf-8") as lines:
+        for number, ((place, line), found) in enumerate(zip(lines_of(config.out / SURVEY_FILE), map(json.loads, lines), strict=True)):
+            if "group" in found:
+                by_split[split_of(found["group"])].append((f"{number % MAX_PAIRS:09d}", place, found["group"]))
+            else:
+                one = json.loads(line)
+                skipped.append((one["name"], found["left_out"], one["message"] or "it may be in no split: see docs/PAIRS.md"))
     size = config.shard_size
     shards = [
         ImportShard(split, number, tuple(pairs[start : start + size]))
@@ -215,15 +221,31 @@ def plan(config: ImportConfig) -> tuple[list[ImportShard], list[tuple[str, str, 
     return shards, skipped
 
 
-def _add_existing(groups: Groups, directory: Path) -> None:
-    """The groups of a data set of ours."""
+def _grouped(config: ImportConfig, groups: Groups) -> Iterator[dict[str, str]]:
+    """For each line of the survey its group, or why it has none."""
+    for directory in config.beside:
+        groups.add(_existing(directory))
+
+    def surveyed() -> Iterator[dict[str, Any]]:
+        return (json.loads(line) for _, line in lines_of(config.out / SURVEY_FILE))
+
+    found = groups.assign((one["prompt"], int(one["picture"], 16)) for one in surveyed() if not one["kind"])
+    total = sum(1 for _ in lines_of(config.out / SURVEY_FILE))
+    for one in tqdm(surveyed(), "finding near-duplicates", total=total, unit="pair", leave=False):
+        if one["kind"]:
+            yield {"left_out": one["kind"]}
+        else:
+            group = next(found)
+            yield {"group": group} if isinstance(group, str) else {"left_out": group.kind}
+
+
+def _existing(directory: Path) -> Iterator[tuple[str, str, int | None]]:
+    """Prompt, group and picture of the pairs of a data set of ours."""
     tars = [tar for split in SPLITS for tar in finished_shards(directory / split)]
-    if not tars:
-        raise ShardError(f"--beside {directory}: no finished shard there")
     for tar in tqdm(tars, f"reading {directory}", unit="shard", leave=False):
         for row in pq.read_table(tar.with_suffix(".parquet")).to_pylist():
             if row["status"] == "success":
-                groups.add(row["prompt"], row["prompt_group"], int(row["picture"], 16) if row.get("picture") else None)
+                yield row["prompt"], row["prompt_group"], int(row["picture"], 16) if row.get("picture") else None
 
 
 def _write(config: ImportConfig, shards: Sequence[ImportShard], pool: Any) -> None:
@@ -290,47 +312,35 @@ def _as_kept(content: bytes, one: Survey, max_side: int | None) -> tuple[bytes, 
 def _check(config: ImportConfig) -> None:
     if config.shard_size < 1 or config.workers < 1 or (config.max_side is not None and config.max_side < 16):
         raise ValueError("--shard-size and --workers must be 1 or more, --max-side 16 or more")
-    if not 0 < config.prompt_similarity <= 1:
-        raise ValueError("--prompt-similarity is a share between 0 and 1")
+    for directory in config.beside:
+        if not any(finished_shards(directory / split) for split in SPLITS):
+            raise ShardError(f"--beside {directory}: no finished shard there")
     source = getattr(config, "source", None)
     if isinstance(source, Path) and not source.exists():
         raise ShardError(f"{source} does not exist")
     if isinstance(source, Path) and not isinstance(config, TableImport) and not source.is_dir():
         raise ShardError(f"{source} is not a directory")
-    if config.out.is_file():
-        raise ShardError(f"--out {config.out} is a file; name a directory")
+    begun_settings(config.out)
+    config.nearness.settled(None)
     if next(config.originals(), None) is None:  # before anything is written: a mistake in the arguments shall cost nothing
         raise ShardError(f"there is no image in {source}")
     if isinstance(source, Path) and source.is_dir() and source.resolve() in (config.out.resolve(), *config.out.resolve().parents):
         raise ShardError(f"--out {config.out} lies inside the source; name a directory elsewhere")
 
 
-def _settings(config: ImportConfig) -> dict[str, Any]:
+def _settings(config: ImportConfig, nearness: Nearness) -> dict[str, Any]:
     """What decides the pairs; a directory is only continued with the same."""
-    ignored = ("out", "workers")
-    values = {name: value for name, value in asdict(config).items() if name not in ignored}
+    values = {name: value for name, value in asdict(config).items() if name not in ("out", "workers", "nearness")}
     kind = type(config).__name__.removesuffix("Import").lower()
-    return json.loads(json.dumps({"import": kind} | values, default=str))
+    return json.loads(json.dumps({"import": kind} | values | nearness.settings(), default=str))
 
 
-def _check_begun(out: Path, settings: dict[str, Any]) -> None:
-    known = out / DATASET_FILE
-    if not known.exists():
-        if any(path.name != ".lock" for path in out.iterdir()):
-            raise ShardError(f"--out {out} holds other things and no {DATASET_FILE}; name a new or empty directory")
-        return
-    before = read_json(known).get("settings", {})
-    differing = [f"{name}: {before.get(name)!r} there, {value!r} now" for name, value in settings.items() if before.get(name) != value]
-    if differing:
-        raise ShardError(f"{out} was begun with other settings ({'; '.join(differing)}). Name another --out, or the same settings to go on")
-
-
-def _description(config: ImportConfig, settings: dict[str, Any]) -> dict[str, Any]:
+def _description(config: ImportConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "generator": f"import: {settings['import']}",
         "settings": settings,
         "split_rule": SPLIT_RULE,
-        "near_duplicates": {"prompt_similarity": config.prompt_similarity, "picture_distance": config.picture_distance},
+        "near_duplicates": {name: settings[name] for name in (*Nearness().settings(), "picture_distance")},
         "command": "python -m data.importers",
         "arguments": sys.argv[1:],
     }
@@ -340,15 +350,7 @@ def _report(config: ImportConfig, settings: dict[str, Any], shards: Sequence[Imp
     counts = {split: sum(len(shard.pairs) for shard in shards if shard.split == split) for split in SPLITS}
     kinds = dict(Counter(kind for _, kind, _ in skipped).most_common())
     listing = config.out / SKIPPED_FILE
-    temporary = Path(f"{listing}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            for name, kind, message in skipped:
-                file.write(json.dumps({"original": name, "kind": kind, "message": message}, ensure_ascii=False) + "\n")
-        os.replace(temporary, listing)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise explained(error, listing) from error
+    write_lines(listing, ({"original": name, "kind": kind, "message": message} for name, kind, message in skipped))
     write_json(config.out / DATASET_FILE, _description(config, settings) | {"counts": counts, "skipped": kinds})
     total = sum(counts.values())
     print(f"{config.out}: {total} pairs (" + ", ".join(f"{split} {counts[split]}" for split in SPLITS) + ")")
@@ -400,7 +402,7 @@ def parse(arguments: Sequence[str]) -> ImportConfig:
 if __name__ == "__main__":
     try:
         main(parse(sys.argv[1:]))
-    except (ImageError, MissingExtraError, OSError, ShardError, ValueError) as error:
+    except (MissingExtraError, OSError, ValueError) as error:
         sys.exit(f"data.importers: {error}")
     except KeyboardInterrupt:
         sys.exit("\ndata.importers: stopped. What was done is kept; run the same command to go on.")

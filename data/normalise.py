@@ -52,6 +52,11 @@ def drop_words(prompt: str, words: Sequence[str]) -> str:
     return strip_spaces(prompt) if words else prompt
 
 
+def storable(prompt: str) -> str:
+    """With question marks for lone surrogates, halves of a character that JSON can hold and UTF-8 can not."""
+    return prompt.encode("utf-8", "replace").decode("utf-8")
+
+
 STEPS = {"loras": strip_loras, "weights": strip_weights, "spaces": strip_spaces}
 
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
-from data.groups import Groups, LeakError
+from data.groups import Groups
+from data.normalise import storable
 from data.pairs import PROMPT_NAMES
-from data.shards import ShardError
+from data.shards import ShardError, write_lines
 from data.sources import load_hub
 
 STANDARD_INPUT = "-"
+PROMPTS_FILE = "prompts.jsonl"  # in a data set directory: which prompt is in which group
 
 
 class PromptError(ValueError):
@@ -54,7 +58,7 @@ def read_prompts(source: str, column: str | None = None) -> list[str]:
             raise PromptError(f"the prompt file {path} does not exist")
         else:
             found = _READERS.get(path.suffix.lower(), _text)(path, column)
-        prompts = [text.strip() for text in found if isinstance(text, str) and text.strip()]
+        prompts = [storable(text.strip()) for text in found if isinstance(text, str) and text.strip()]
     except UnicodeDecodeError as error:
         raise PromptError(f"{source} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8 with one prompt a line") from error
     except (csv.Error, pa.ArrowException) as error:
@@ -64,15 +68,54 @@ def read_prompts(source: str, column: str | None = None) -> list[str]:
     return prompts
 
 
-def grouped(prompts: Iterable[str], groups: Groups) -> tuple[list[PromptRecord], int]:
-    """Records with their groups, and how many prompts had to be left out since they are near to prompts of two splits."""
-    records, left_out = [], 0
-    for prompt in prompts:
-        try:
-            records.append(PromptRecord(prompt=prompt, group=groups.group_of(prompt)))
-        except LeakError:
-            left_out += 1
-    return records, left_out
+@dataclass(frozen=True)
+class GroupedPrompts:
+    """Prompts to render, each in its group, and those that can be in no split: (prompt, reason in few words)."""
+
+    records: Sequence[PromptRecord]
+    left_out: Sequence[tuple[str, str]] = ()
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        return dict(Counter(kind for _, kind in self.left_out).most_common())
+
+
+def grouped(prompts: Iterable[str], groups: Groups) -> GroupedPrompts:
+    """Near prompts come into one group."""
+    texts = list(prompts)
+    records, left_out = [], []
+    found = groups.assign((text, None) for text in texts)
+    for text, group in tqdm(zip(texts, found, strict=True), "finding near-duplicates", total=len(texts), unit="prompt", leave=False):
+        if isinstance(group, str):
+            records.append(PromptRecord(prompt=text, group=group))
+        else:
+            left_out.append((text, group.kind))
+    return GroupedPrompts(records, left_out)
+
+
+def write_grouped(path: Path, prompts: GroupedPrompts) -> None:
+    """A line of JSON for each prompt; under a temporary name first."""
+    rows = [{"prompt": record.prompt, "group": record.group} for record in prompts.records]
+    rows += [{"prompt": prompt, "left_out": kind} for prompt, kind in prompts.left_out]
+    write_lines(path, rows)
+
+
+def read_grouped(path: Path) -> GroupedPrompts:
+    """
+    Raises:
+        PromptError: damaged.
+    """
+    records, left_out = [], []
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for row in map(json.loads, lines):
+                if "group" in row:
+                    records.append(PromptRecord(prompt=row["prompt"], group=row["group"]))
+                else:
+                    left_out.append((row["prompt"], row["left_out"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise PromptError(f"{path} is damaged ({error}); it says which prompt is in which group. Name another --out") from error
+    return GroupedPrompts(records, left_out)
 
 
 def _text(path: Path, column: str | None) -> list[str]:

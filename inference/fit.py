@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.examples import Collate, Example, TextFormat
+from data.examples import IGNORED_LABEL, Collate, Example, TextFormat
 from data.images import to_rgb
 from inference.inverter import PromptInverter
+from model.cache import PrefixCache
 
 REFERENCES = 8
 
@@ -35,7 +36,7 @@ class PromptFit:
         model, tokenizer = inverter.model, inverter.tokenizer
         self._text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
         self._collate = Collate(tokenizer.pad_id)
-        self._references = self._encode(references)
+        self._references = [self._prefix([image]) for image in references]  # whose keys and values all texts share
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
@@ -44,14 +45,17 @@ class PromptFit:
         batch = self._collate([Example(pixels(to_rgb(image)), self._text(prompt)) for image, prompt in zip(images, prompts, strict=True)])
         model = self.inverter.model
         input_ids, labels = batch.input_ids.to(model.device), batch.labels.to(model.device)
-        own = model.log_likelihood_on(self._encode(images), input_ids, labels)
-        others = torch.stack([model.log_likelihood_on(one.expand(len(prompts), -1, -1), input_ids, labels) for one in self._references])
+        own = model.log_likelihood_on(self._encoded(batch.images), input_ids, labels)
+        others = torch.stack([model.log_likelihood_on(one, input_ids, labels) for one in self._references])
         alone = others.logsumexp(0) - math.log(len(others))
-        tokens = (labels >= 0).sum(1).clamp(min=1)
+        tokens = (labels != IGNORED_LABEL).sum(1).clamp(min=1)
         return ((own - alone) / tokens).tolist()
 
     @torch.inference_mode()
-    def _encode(self, images: Sequence[Image.Image]) -> Tensor:
-        preprocess, model = self.inverter.preprocess, self.inverter.model
-        pixels = torch.stack([preprocess.pixels(to_rgb(image)) for image in images])
-        return model.encoder(preprocess.normalise(pixels.to(model.device)).to(model.dtype))
+    def _prefix(self, images: Sequence[Image.Image]) -> PrefixCache:
+        return self._encoded(torch.stack([self.inverter.preprocess.pixels(to_rgb(image)) for image in images]))
+
+    def _encoded(self, pixels: Tensor) -> PrefixCache:
+        model = self.inverter.model
+        tokens = model.encoder(self.inverter.preprocess.normalise(pixels.to(model.device)).to(model.dtype))
+        return model.decoder.prefix(tokens)

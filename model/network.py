@@ -121,9 +121,14 @@ class CaptionModel(nn.Module):
         return F.cross_entropy(logits.float(), labels[labelled], label_smoothing=smoothing, reduction="sum")
 
     @torch.no_grad()
-    def log_likelihood_on(self, image_tokens: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
-        """(B, P, K) image tokens; texts as in `loss` -> (B,): the log-probability of each text, natural log, without label smoothing."""
-        hidden = self.decoder(input_ids, self.decoder.prefix(image_tokens))
+    def log_likelihood_on(self, prefix: PrefixCache, input_ids: Tensor, labels: Tensor) -> Tensor:
+        """The log-probability of each text, (N,), natural log, without label smoothing.
+
+        Args:
+            prefix: `decoder.prefix` of B images; the N texts are N / B for each, neighbours.
+            input_ids, labels: (N, T), as in `loss`.
+        """
+        hidden = self.decoder(input_ids, prefix)
         labelled = labels != IGNORED_LABEL
         logits = self.decoder.logits(hidden[labelled])
         each = -F.cross_entropy(logits.float(), labels[labelled], reduction="none")

@@ -1,4 +1,4 @@
-"""Real diffusers pipelines, tiny and random."""
+"""Real diffusers pipelines, and a CLIP, tiny and random."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+)
 
 from diffusion.mini.networks import build_prompt_tokenizer
 
@@ -111,4 +121,15 @@ def save_sd3(directory: Path) -> Path:
         text_encoder_3=None,
         tokenizer_3=None,
     ).save_pretrained(directory)
+    return directory
+
+
+def save_clip(directory: Path) -> Path:
+    torch.manual_seed(3)
+    tokenizer = _tokenizer()
+    vision = CLIPVisionConfig(hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8)
+    config = CLIPConfig(text_config=_text_config(tokenizer).to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+    CLIPModel(config).save_pretrained(directory)
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(directory)
     return directory

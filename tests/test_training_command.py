@@ -20,6 +20,7 @@ from archives import encoded, numbered, write_tar
 from commands import ROOT, TINY, TINY_VIT, command, run, run_on_two_processes
 from examples import write_dataset
 from PIL import Image
+from pipelines import save_clip
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import score
@@ -282,7 +283,7 @@ def test_pairs_are_scored_and_those_that_fit_trained_on(
         train_here("mini", "--data", data, "--out", tmp_path / "run", "--max-steps", 4, "--min-fit", 0, *TINY)
     config = score.ScoreConfig(data=data, checkpoint=str(trained[1] / "model"))
     score.main(config)
-    assert "below 0: " in capsys.readouterr().out
+    assert "pairs by their fit" in capsys.readouterr().out
     stamps = [path.stat().st_mtime_ns for path in sorted(data.rglob("*.parquet"))]
     score.main(config)  # what is scored is scored
     assert [path.stat().st_mtime_ns for path in sorted(data.rglob("*.parquet"))] == stamps
@@ -291,6 +292,13 @@ def test_pairs_are_scored_and_those_that_fit_trained_on(
     train_here("mini", "--data", data, "--out", tmp_path / "run", "--max-steps", 4, "--min-fit", middle, *TINY)
     assert f"{sum(fit >= middle for fit in fits)} training pairs" in capsys.readouterr().out
     train_here("mini", "--data", data, "--out", tmp_path / "easy", "--max-steps", 4, "--curriculum", *TINY)
+    train_here("mini", "--data", data, "--out", tmp_path / "weighed", "--max-steps", 4, "--weigh", *TINY)
+    with pytest.raises(ShardError, match=r"score\.py --data .* --clip MODEL"):
+        train_here("mini", "--data", data, "--out", tmp_path / "clip", "--max-steps", 4, "--weigh", "--fit-measure", "clip", *TINY)
+    save_clip(tmp_path / "clip-model")
+    score.main(score.ScoreConfig(data=data, clip=str(tmp_path / "clip-model")))
+    train_here("mini", "--data", data, "--out", tmp_path / "clip", "--max-steps", 4, "--weigh", "--fit-measure", "clip", *TINY)
+    assert read_column(next(iter(finished_shards(data / "train"))), "fit") is not None  # the other measure stays
     with pytest.raises(ShardError, match="not a data set directory of ours"):
         write_tar(tmp_path / "tars" / "0.tar", numbered(0, 200))
         train_here("mini", "--data", tmp_path / "tars", "--out", tmp_path / "other", "--max-steps", 4, "--curriculum", *TINY)

@@ -84,9 +84,14 @@ class TrainConfig:
     prompt_column: str | None = None
     """The column or key that holds the prompt, where it is not prompt, text or caption."""
     min_fit: float | None = None
-    """Leave out pairs whose prompt fits their image less than this by score.py's measure (0: another image would make the prompt likelier)."""
+    """Leave out pairs whose prompt fits their image less than this, as score.py has measured (by likelihood, below 0 another image would make the
+    prompt likelier)."""
+    weigh: bool = False
+    """Show pairs as often as they are likely to fit, as score.py has found."""
     curriculum: bool = False
-    """Begin with the half of the pairs that fit best, and let the others in step by step until half of the run is over. Needs score.py's measure."""
+    """Begin with the half of the pairs that fit best, and let the others in step by step until half of the run is over."""
+    fit_measure: Literal["likelihood", "clip"] = "likelihood"
+    """Which of score.py's measures --min-fit, --weigh and --curriculum go by."""
     out: Path | None = None
     init: str | None = None
     """Begin with this checkpoint, its network and its tokenizer, instead of from scratch: a model directory of ours, or a GIT of
@@ -150,12 +155,18 @@ class TrainConfig:
         for name, most in (("frozen_encoder", 1.0), ("ema_decay", 0.99999), ("label_smoothing", 0.99)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be between 0 and {most}, not {getattr(self, name)}")
-        if self.stream and (self.min_fit is not None or self.curriculum):
-            raise ConfigError("min_fit and curriculum choose among numbered pairs; leave them or stream out")
+        if self.stream and self.chooses_by_fit:
+            raise ConfigError("min_fit, weigh and curriculum choose among numbered pairs; leave them or stream out")
+        if self.weigh and self.curriculum:
+            raise ConfigError("weigh and curriculum are two orders of the pairs; leave one of them out")
         if self.reuse_features and self.stream:
             raise ConfigError("reuse_features keeps what belongs to numbered pairs; leave it or stream out")
         if self.reuse_features and (self.frozen_encoder < 1 or self.augment):
             raise ConfigError("reuse_features needs an encoder that makes the same of an image every time: add --frozen-encoder 1 --no-augment")
+
+    @property
+    def chooses_by_fit(self) -> bool:
+        return self.min_fit is not None or self.weigh or self.curriculum
 
     @property
     def run_directory(self) -> Path:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from data.batches import Place, ShuffledBatches
 from data.examples import Batch, Collate, Examples, TextFormat, readable_pairs
-from data.fitting import CurriculumBatches, FittingPairs, fits
+from data.fitting import FIT_COLUMNS, CurriculumBatches, FittingPairs, WeighedBatches, chance_column, read_scores
 from data.images import AugmentedPreprocess, Preprocess
 from data.pairs import Pair, PairDataset
 from data.shards import ShardError
@@ -46,7 +46,7 @@ class TrainingData:
             self.validation: PairSource = ListedPairs(held_out(self.shards, "val", STREAMED_HELD_OUT))
         else:
             self.training, self.validation = self._open("train"), self._open("val")
-            if config.min_fit is not None or config.curriculum:
+            if config.chooses_by_fit:
                 self.training = self._fitting(self.training)
 
     def _open(self, split: Split) -> PairSource:
@@ -58,7 +58,9 @@ class TrainingData:
                 f"{self.config.data} is not a data set directory of ours, which alone has scores; import it with: python -m data.importers"
             )
         least = self.config.min_fit if self.config.min_fit is not None else -math.inf
-        return FittingPairs(pairs, fits(pairs, Path(self.config.data) / "train"), least)
+        directory, measure = Path(self.config.data) / "train", self.config.fit_measure
+        scores, chances = (read_scores(pairs, directory, column) for column in (FIT_COLUMNS[measure], chance_column(measure)))
+        return FittingPairs(pairs, scores, chances, least)
 
     def __str__(self) -> str:
         return f"a stream of {len(self.shards)} shards" if self.shards is not None else f"{len(self.training)} training pairs"
@@ -125,6 +127,8 @@ class Batches:
         if self.config.curriculum and isinstance(self.training, FittingPairs):
             ramp = self.config.max_steps * self.config.accumulate // 2
             order = CurriculumBatches(self.training.ranking, self.config.batch_size, ramp_steps=ramp, **options)
+        elif self.config.weigh and isinstance(self.training, FittingPairs):
+            order = WeighedBatches(self.training.chances, self.config.batch_size, **options)
         loader: Iterable[Batch] = DataLoader(self.examples, batch_sampler=order, collate_fn=self.collate, **self.options)
         return iter(loader)
 

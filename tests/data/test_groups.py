@@ -1,12 +1,23 @@
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
-from data.groups import Groups, LeakError, PictureIndex, jaccard, picture_hash
+from data.embeddings import SENTENCE_MODEL
+from data.groups import Groups, Leak, Nearness
+from data.nearness import jaccard
 from data.splits import prompt_group, split_of, words_of
 
 WORDS = [f"word{i}" for i in range(400)]
+
+
+BY_WORDS = Nearness(sentence_model="none")
+
+
+def group_of(groups: Groups, prompt: str, picture: int | None = None) -> str | Leak:
+    (found,) = groups.assign([(prompt, picture)])
+    return found
 
 
 def sentence(draw: random.Random, length: int = 12) -> str:
@@ -20,24 +31,24 @@ def changed(prompt: str, draw: random.Random) -> str:
 
 
 def test_prompts_that_share_most_words_share_a_group() -> None:
-    draw, groups = random.Random(0), Groups()
+    draw, groups = random.Random(0), Groups(BY_WORDS)
     prompts = [sentence(draw) for _ in range(300)]
-    own = [groups.group_of(prompt) for prompt in prompts]
+    own = [group_of(groups, prompt) for prompt in prompts]
     assert own == [prompt_group(prompt) for prompt in prompts]  # nothing near: each begins a group
     for prompt, group in zip(prompts, own, strict=True):
         near = changed(prompt, draw)
         assert 0.8 <= jaccard(words_of(prompt), words_of(near)) < 1
-        assert groups.group_of(near) == group
-        assert groups.group_of(prompt.upper() + "!") == group
+        assert group_of(groups, near) == group
+        assert group_of(groups, prompt.upper() + "!") == group
 
 
 def test_groups_do_not_move_when_data_is_added() -> None:
     draw = random.Random(1)
     first = [sentence(draw) for _ in range(200)]
     later = [changed(prompt, draw) for prompt in first[:100]] + [sentence(draw) for _ in range(200)]
-    alone, together = Groups(), Groups()
-    before = [alone.group_of(prompt) for prompt in first]
-    assert [together.group_of(prompt) for prompt in first + later][:200] == before
+    alone, together = Groups(BY_WORDS), Groups(BY_WORDS)
+    before = [group_of(alone, prompt) for prompt in first]
+    assert [group_of(together, prompt) for prompt in first + later][:200] == before
 
 
 def test_what_lies_between_two_splits_is_left_out() -> None:
@@ -48,53 +59,72 @@ def test_what_lies_between_two_splits_is_left_out() -> None:
         between = " ".join(words[1:21])
         if split_of(prompt_group(one)) != split_of(prompt_group(other)):
             break
-    groups = Groups(prompt_similarity=0.85)
-    groups.group_of(one)
-    groups.group_of(other)
-    with pytest.raises(LeakError, match="several splits") as error:
-        groups.group_of(between)
-    assert error.value.kind == "prompt near two splits"
-    with pytest.raises(LeakError):  # and it is not remembered
-        groups.group_of(between)
-
-
-def picture(seed: int, size: int = 128) -> Image.Image:
-    draw = random.Random(seed)
-    image = Image.new("RGB", (size, size), tuple(draw.choices(range(256), k=3)))
-    canvas = ImageDraw.Draw(image)
-    for _ in range(12):
-        x, y, side = draw.randrange(size), draw.randrange(size), draw.randrange(10, 50)
-        canvas.ellipse((x, y, x + side, y + side), fill=tuple(draw.choices(range(256), k=3)))
-    return image
-
-
-def test_a_picture_resized_is_near_and_another_is_not() -> None:
-    index = PictureIndex(12)
-    for seed in range(40):
-        index.add(picture_hash(picture(seed)), str(seed))
-    for seed in range(40):
-        assert index.near(picture_hash(picture(seed).resize((96, 96), Image.Resampling.LANCZOS))) == [str(seed)]
-        assert index.near(picture_hash(picture(1000 + seed))) == []
-
-
-def test_every_picture_within_the_distance_is_found() -> None:
-    draw, index = random.Random(3), PictureIndex(12)
-    bits = draw.getrandbits(256)
-    index.add(bits, "it")
-    for _ in range(200):
-        places = draw.sample(range(256), 13)
-        assert index.near(bits ^ sum(1 << place for place in places[:12])) == ["it"]
-        assert index.near(bits ^ sum(1 << place for place in places)) == []
-    with pytest.raises(ValueError, match="up to 15 bits"):
-        PictureIndex(16)
+    groups = Groups(Nearness(sentence_model="none", prompt_similarity=0.85))
+    group_of(groups, one)
+    group_of(groups, other)
+    assert group_of(groups, between) == Leak("prompt near two splits")
+    assert group_of(groups, between) == Leak("prompt near two splits")  # and it is not remembered
 
 
 def test_the_same_picture_goes_where_it_is_known() -> None:
-    groups, same = Groups(), picture_hash(picture(1))
-    first = groups.group_of("a red house", same)
-    assert groups.group_of("something else entirely", same) == first
+    groups, same = Groups(BY_WORDS), 0b1011 << 200
+    first = group_of(groups, "a red house", same)
+    assert group_of(groups, "something else entirely", same) == first
     other = next(prompt for prompt in map(str, range(1000)) if split_of(prompt_group(prompt)) != split_of(first))
-    groups.group_of(other)
-    with pytest.raises(LeakError) as error:
-        groups.group_of(other, same)
-    assert error.value.kind == "picture near another split"
+    group_of(groups, other)
+    assert group_of(groups, other, same) == Leak("picture near another split")
+
+
+MEANINGS = {"one": [1, 0, 0], "uno": [0.96, 0.28, 0], "two": [0, 1, 0], "dos": [0.28, 0.96, 0], "between": [0.8, 0.6, 0], "far": [0, 0, 1]}
+
+
+class Meanings:
+    """A sentence encoder whose vectors can be worked out by hand."""
+
+    def __init__(self, name: str) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        self.asked += texts
+        return np.array([MEANINGS[text.split()[0]] for text in texts], dtype=np.float32)
+
+
+@pytest.fixture
+def by_sentences(monkeypatch: pytest.MonkeyPatch) -> Nearness:
+    monkeypatch.setattr("data.groups.SentenceEncoder", Meanings)
+    return Nearness(sentence_model="by hand", sentence_similarity=0.9)
+
+
+def test_prompts_that_say_the_same_share_a_group_whatever_their_words(by_sentences: Nearness) -> None:
+    prompts = ["one", "far", "uno", "one", "two", "dos"]
+    expected = [prompt_group(first) for first in ("one", "far", "one", "one", "two", "two")]
+    assert list(Groups(by_sentences).assign((prompt, None) for prompt in prompts)) == expected  # in one comparison
+    groups = Groups(by_sentences)
+    assert [group_of(groups, prompt) for prompt in prompts] == expected  # each in one of its own
+
+
+def test_what_says_the_same_as_prompts_of_two_splits_is_left_out(by_sentences: Nearness) -> None:
+    """Also where its words are those of a prompt that is known."""
+    train = next(text for i in range(1000) if split_of(prompt_group(text := f"one {i}")) == "train")
+    test = next(text for i in range(1000) if split_of(prompt_group(text := f"two {i}")) == "test")
+    nearness = replace(by_sentences, sentence_similarity=0.6)
+    groups = Groups(nearness)
+    assert list(groups.assign([(train, None), (test, None), ("between", None), ("between", None)])) == [
+        prompt_group(train),
+        prompt_group(test),
+        *[Leak("prompt near two splits")] * 2,
+    ]
+    groups.add([("far", prompt_group(test), None)])
+    assert group_of(groups, "far far") == prompt_group(test)
+
+
+def test_a_data_set_keeps_the_sentence_model_it_was_begun_with() -> None:
+    assert Nearness().settled({"sentence_model": None}).sentence_model == "none"
+    assert Nearness().settled({}).sentence_model == "none"  # begun before there was a choice
+    assert Nearness().settled({"sentence_model": "someone/model"}).sentence_model == "someone/model"
+    assert Nearness(sentence_model="none").settled({"sentence_model": "someone/model"}).sentence_model == "none"
+    assert Nearness().settled(None).sentence_model == SENTENCE_MODEL  # which the extra 'eval' has installed
+    assert Nearness(sentence_model="none").settings() == {"prompt_similarity": 0.8, "sentence_model": None, "sentence_similarity": None}
+    for changes in ({"prompt_similarity": 0.0}, {"sentence_similarity": 1.5}):
+        with pytest.raises(ValueError, match=f"--{next(iter(changes)).replace('_', '-')} is a number above 0"):
+            Nearness(**changes).settled(None)

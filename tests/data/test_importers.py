@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, PngImagePlugin
 
 from data.audit import AuditConfig
 from data.audit import main as audit
-from data.groups import jaccard
 from data.importers import main, parse
+from data.nearness import jaccard
 from data.pairs import PairDataset
 from data.shards import ShardError, finished_shards
 from data.splits import SPLITS, words_of

@@ -1,13 +1,13 @@
 import io
 from pathlib import Path
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.groups import Groups
-from data.prompts import PromptError, grouped, read_prompts
+import datasets
+from data.groups import Groups, Nearness
+from data.prompts import GroupedPrompts, PromptError, grouped, read_grouped, read_prompts, write_grouped
 
 
 def test_one_prompt_a_line(tmp_path: Path) -> None:
@@ -64,8 +64,20 @@ def test_standard_input_and_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         read_prompts("someone/prompts")
 
 
-def test_near_prompts_share_a_group() -> None:
+def test_near_prompts_share_a_group_and_the_file_says_so(tmp_path: Path) -> None:
     words = "a red fox in a deep dark forest at night with many stars"
-    records, left_out = grouped([words, f"{words} above", "an owl"], Groups())
-    assert records[0].group == records[1].group != records[2].group
-    assert left_out == 0
+    found = grouped([words, f"{words} above", "an owl"], Groups(Nearness(sentence_model="none")))
+    assert found.records[0].group == found.records[1].group != found.records[2].group
+    assert not found.left_out
+    kept = GroupedPrompts(found.records, [("a \u2028 line", "prompt near two splits")])
+    write_grouped(tmp_path / "prompts.jsonl", kept)
+    assert read_grouped(tmp_path / "prompts.jsonl") == GroupedPrompts(list(found.records), [("a \u2028 line", "prompt near two splits")])
+    assert kept.kinds == {"prompt near two splits": 1}
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n')
+    with pytest.raises(PromptError, match="damaged"):
+        read_grouped(tmp_path / "prompts.jsonl")
+
+
+def test_halves_of_characters_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a \\ud83d cat"}\n')
+    assert read_prompts(str(tmp_path / "a.jsonl")) == ["a ? cat"]

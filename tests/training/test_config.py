@@ -65,6 +65,8 @@ def test_encoder_arguments_are_read_as_json_or_text() -> None:
         {"ema_decay": 1.0},
         {"workers": -1},
         {"reuse_features": True},
+        {"weigh": True, "curriculum": True},
+        {"weigh": True, "stream": True},
     ],
 )
 def test_impossible_numbers_are_named(changes: dict[str, float]) -> None:
