@@ -44,11 +44,11 @@ from diffusion.mini.world import random_scenes
 from diffusion.pipelines import (
     MINI,
     Failure,
+    MemoryLimit,
     PipelineError,
     add_lora,
     compile_denoiser,
     default_device,
-    default_dtype,
     load_pipeline,
     synthesize,
     use_scheduler,
@@ -249,7 +249,7 @@ def _num_images(config: GenerateConfig, prompts: int) -> int:
 
 
 def _pipeline(config: GenerateConfig, device: torch.device) -> Any:
-    pipeline = load_pipeline(config.model, device=device, dtype=_dtype(config, device))
+    pipeline = load_pipeline(config.model, device=device, dtype=None if config.dtype == "auto" else getattr(torch, config.dtype))
     if config.scheduler is not None:
         use_scheduler(pipeline, config.scheduler)
     if config.lora is not None:
@@ -257,10 +257,6 @@ def _pipeline(config: GenerateConfig, device: torch.device) -> Any:
     if config.compile:
         compile_denoiser(pipeline)
     return pipeline
-
-
-def _dtype(config: GenerateConfig, device: torch.device) -> torch.dtype:
-    return default_dtype(device) if config.dtype == "auto" else getattr(torch, config.dtype)
 
 
 def _settings(config: GenerateConfig, texts: Sequence[str] | None, nearness: Nearness) -> dict[str, Any]:
@@ -306,7 +302,7 @@ def _is_done(config: GenerateConfig, shard: PlannedShard) -> bool:
 
 def _render(config: GenerateConfig, pipeline: Any, shards: Sequence[PlannedShard], *, done: int) -> int:
     """Make these shards, after `done` images that were there before; how many were left to another run, which is making them."""
-    busy = 0
+    busy, limit = 0, MemoryLimit()
     with tqdm(total=done + _pairs(shards), initial=done, unit="image", desc="rendering") as progress:
         for shard in shards:
             if _is_done(config, shard):  # by another run, meanwhile
@@ -324,6 +320,7 @@ def _render(config: GenerateConfig, pipeline: Any, shards: Sequence[PlannedShard
                             guidance_scale=guidance_scale,
                             negative_prompt=config.negative_prompt,
                             size=config.size,
+                            limit=limit,
                         )
                         for pair, image in zip(batch, images, strict=True):
                             if isinstance(image, Failure):

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.shards import ShardWriter
 from diffusion.families import usual_sampling
 from diffusion.mini.world import random_scenes
-from diffusion.pipelines import MINI, Failure, compile_denoiser, default_device, default_dtype, load_pipeline, synthesize
+from diffusion.pipelines import MINI, Failure, compile_denoiser, default_device, load_pipeline, synthesize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,8 @@ class SynthesisConfig:
 
 def main(config: SynthesisConfig) -> None:
     device = default_device()
-    dtype = default_dtype(device)
-    plain = load_pipeline(config.model, device=device, dtype=torch.float32 if device.type == "cpu" else dtype)
-    ours = load_pipeline(config.model, device=device, dtype=dtype)
+    plain = load_pipeline(config.model, device=device, dtype=torch.float32 if device.type == "cpu" else None)
+    ours = load_pipeline(config.model, device=device)
     if config.compile:
         compile_denoiser(ours)
     steps, guidance = usual_sampling(ours, config.model)
@@ -69,10 +68,12 @@ def main(config: SynthesisConfig) -> None:
                             writer.add(f"{start + i:09d}", image, {"prompt": part[i]})
 
         functions: dict[str, Callable[[], None]] = {f"one prompt a call, {_name(plain.dtype)}": lambda: one_by_one(plain)}
-        if dtype != plain.dtype:
-            functions[f"one prompt a call, {_name(dtype)}"] = lambda: one_by_one(ours)
+        if ours.dtype != plain.dtype:
+            functions[f"one prompt a call, {_name(ours.dtype)}"] = lambda: one_by_one(ours)
         for size in config.batches:
-            functions[f"generate_data.py, batch {size}, {_name(dtype)}{', compiled' if config.compile else ''}"] = lambda size=size: batched(size)
+            functions[f"generate_data.py, batch {size}, {_name(ours.dtype)}{', compiled' if config.compile else ''}"] = lambda size=size: batched(
+                size
+            )
         seconds = median_seconds(functions, rounds=config.rounds, device=device)
     first = next(iter(seconds.values()))
     rows = [{"loop": name, "images/s": config.images / value, "ratio": first / value} for name, value in seconds.items()]

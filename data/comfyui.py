@@ -1,7 +1,7 @@
 """The prompt of a ComfyUI graph: from what was saved back to the sampler, from its positive input back to the text.
 
-Two forms of graph are stored: `prompt`, as it was executed ({id: {class_type, inputs}}), and `workflow`, as it was drawn (nodes with the values
-of their widgets by position, and a list of links). The second is turned into the first. What cannot be followed is named, never guessed.
+Two forms of graph are stored: `prompt`, as it was executed ({id: {class_type, inputs}}), and `workflow`, as it was drawn, which
+`data.comfyui_workflow` turns into the first. What cannot be followed is named, never guessed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Graph = Mapping[str, Mapping[str, Any]]
+from data.comfyui_workflow import Graph, GraphError, executed_graph
+
 _DEEPEST = 200  # links followed in a row
 _MOST_TEXTS = 1000  # looked at for one picture
 
@@ -67,34 +68,8 @@ DRAWN_AT_RANDOM = {"DPRandomGenerator"}  # their text is a template; what was dr
 _DELIMITERS = ("delimiter", "separator")
 # one node that loads, encodes both texts and hands them on by these outputs
 LOADERS: dict[str, dict[int, str]] = {"Efficient Loader": {1: "positive", 2: "negative"}, "Eff. Loader SDXL": {1: "positive", 2: "negative"}}
-# of a workflow, whose values have positions in the place of names (None: a widget that is no input)
-WIDGETS: dict[str, tuple[str | None, ...]] = {
-    "KSampler": ("seed", None, "steps", "cfg", "sampler_name", "scheduler", "denoise"),
-    "KSamplerAdvanced": ("add_noise", "noise_seed", None, "steps", "cfg", "sampler_name", "scheduler"),
-    "SamplerCustom": ("add_noise", "noise_seed", None, "cfg"),
-    "CFGGuider": ("cfg",),
-    "RandomNoise": ("noise_seed", None),
-    "KSamplerSelect": ("sampler_name",),
-    "BasicScheduler": ("scheduler", "steps", "denoise"),
-    "EmptyLatentImage": ("width", "height", "batch_size"),
-    "EmptySD3LatentImage": ("width", "height", "batch_size"),
-    "CheckpointLoaderSimple": ("ckpt_name",),
-    "UNETLoader": ("unet_name",),
-    "CLIPTextEncodeSDXL": ("width", "height", "crop_w", "crop_h", "target_width", "target_height", "text_g", "text_l"),
-    "CLIPTextEncodeSDXLRefiner": ("ascore", "width", "height", "text"),
-    "CLIPTextEncodeSD3": ("clip_l", "clip_g", "t5xxl", "empty_padding"),
-    "CLIPTextEncodeFlux": ("clip_l", "t5xxl", "guidance"),
-    "Text Concatenate": ("delimiter", "clean_whitespace"),
-    "StringConcatenate": ("string_a", "string_b", "delimiter"),
-    "ConditioningZeroOut": (),
-}
 _CONDITIONINGS = ("conditioning", "conditioning_to", "conditioning_from", "conditioning_1", "conditioning_2", "cond1", "cond2")
 _LATENTS = ("latent_image", "samples", "latent", "optional_latent")
-_MUTED, _BYPASSED = 2, 4  # modes of a drawn node
-
-
-class GraphError(ValueError):
-    """A graph whose prompt cannot be told; names the node."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,61 +88,13 @@ def read_graph(content: Any) -> GraphPrompt:
         GraphError: neither form, or a prompt that cannot be told.
     """
     if isinstance(content, dict) and isinstance(content.get("nodes"), list):
-        graph = _executed(content)
+        names = {kind: inputs[:1] for kind, inputs in (*TEXT_ENCODERS.items(), *STRINGS.items())}
+        graph = executed_graph(content, names)
     elif isinstance(content, dict) and content and all(isinstance(node, dict) and "class_type" in node for node in content.values()):
         graph = {str(name): {"class_type": str(node["class_type"]), "inputs": _dict(node.get("inputs"))} for name, node in content.items()}
     else:
         raise GraphError("not a graph of nodes")
     return _Reader(graph).read()
-
-
-def _executed(workflow: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """A drawn graph in the form of an executed one."""
-    links: dict[Any, list[Any]] = {}
-    for link in workflow.get("links") or []:
-        if isinstance(link, list) and len(link) >= 3:
-            links[_key(link[0])] = [str(link[1]), link[2]]
-        elif isinstance(link, dict):
-            links[_key(link.get("id"))] = [str(link.get("origin_id")), link.get("origin_slot")]
-    graph: dict[str, dict[str, Any]] = {}
-    for node in workflow["nodes"]:
-        if not isinstance(node, dict) or node.get("mode") == _MUTED:
-            continue
-        kind, inputs = str(node.get("type")), dict[str, Any]()
-        slots = [slot for slot in node.get("inputs") or [] if isinstance(slot, dict)]
-        values = node.get("widgets_values")
-        if isinstance(values, dict):
-            inputs |= {str(name): value for name, value in values.items()}
-        elif isinstance(values, list):
-            inputs |= {name: value for name, value in zip(_widgets(kind, slots), values, strict=False) if name is not None}
-        for slot in slots:
-            if slot.get("link") is not None and _key(slot["link"]) in links:
-                inputs[str(slot.get("name"))] = links[_key(slot["link"])]
-        if node.get("mode") == _BYPASSED:
-            kind, inputs = "bypassed", _bypassed(node, inputs)
-        graph[str(node.get("id"))] = {"class_type": kind, "inputs": inputs}
-    return graph
-
-
-def _widgets(kind: str, slots: list[dict[str, Any]]) -> tuple[str | None, ...]:
-    """Names for the values of a drawn node's widgets."""
-    if kind in WIDGETS:
-        return WIDGETS[kind]
-    if kind in STRINGS or kind in TEXT_ENCODERS:
-        return (STRINGS.get(kind) or TEXT_ENCODERS[kind])[:1]
-    # newer versions name them: an input with a widget
-    return tuple(str(slot["widget"].get("name")) for slot in slots if isinstance(slot.get("widget"), dict))
-
-
-def _bypassed(node: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What each output of a bypassed node hands on: the first input of its type."""
-    passed = {}
-    for number, output in enumerate(node.get("outputs") or []):
-        for slot in node.get("inputs") or []:
-            if isinstance(slot, dict) and isinstance(output, dict) and slot.get("type") == output.get("type") and str(slot.get("name")) in inputs:
-                passed[str(number)] = inputs[str(slot.get("name"))]
-                break
-    return passed
 
 
 class _Reader:
@@ -243,7 +170,7 @@ class _Reader:
             positive = [guider[name] for name in ("positive", "conditioning", "cond1", "cond2") if name in guider]
             negative = [guider[name] for name in ("negative",) if name in guider]
         else:
-            positive, negative = [inputs["positive"]], [inputs[name] for name in ("negative",) if name in inputs]
+            positive, negative = [inputs.get("positive")], [inputs[name] for name in ("negative",) if name in inputs]
         return self._joined(positive, "positive"), self._joined(negative, "negative")
 
     def _joined(self, links: list[Any], side: str) -> str:
@@ -274,8 +201,6 @@ class _Reader:
             return [self._text(inputs.get(LOADERS[kind].get(link[1], side)), kind)]
         if kind == "ConditioningZeroOut":
             return []
-        if kind == "bypassed":
-            return self._conditioning(inputs.get(str(link[1])), side, seen)
         if _is_link(inputs.get("positive")) and _is_link(inputs.get("negative")):  # ControlNetApplyAdvanced and its like hand both on
             return self._conditioning(inputs["negative" if link[1] == 1 else "positive"], side, seen)
         before = [inputs[name] for name in _CONDITIONINGS if _is_link(inputs.get(name))]
@@ -298,8 +223,6 @@ class _Reader:
             raise GraphError("strings that are joined too often, or in a circle")
         if kind in DRAWN_AT_RANDOM:
             raise GraphError(f"the text was drawn at random by a node {kind!r}")
-        if kind == "bypassed":
-            return self._text(inputs.get(str(value[1])), kind, depth + 1)
         if "Reroute" in kind and len(inputs) == 1:
             return self._text(next(iter(inputs.values())), kind, depth + 1)
         if kind not in STRINGS:
@@ -338,10 +261,6 @@ class _Reader:
 
 def _is_link(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str | int) and isinstance(value[1], int)
-
-
-def _key(value: Any) -> Any:
-    return value if isinstance(value, str | int) else None
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import ExifTags, Image
 
-from data.comfyui import GraphError, read_graph
+from data.comfyui import read_graph
+from data.comfyui_workflow import GraphError
 from data.parameters_text import common_parameters, parse_parameters_text
 
 LONGEST = 1_000_000  # characters of any text that is read

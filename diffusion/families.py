@@ -1,9 +1,12 @@
-"""How many steps and how much guidance a pipeline usually takes."""
+"""What a pipeline usually takes: steps, guidance, precision."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
+
+import torch
 
 # by what their names say: models distilled to few steps, most of them without classifier-free guidance
 _DISTILLED = {"schnell": (4, 0.0), "lightning": (4, 0.0), "hyper": (8, 0.0), "turbo": (4, 0.0), "lcm": (8, 1.0), "distill": (8, 0.0)}
@@ -28,6 +31,22 @@ def usual_sampling(pipeline: Any, name: str) -> tuple[int, float]:
     if guidance is None:
         guidance = _default(parameters, "true_cfg_scale")
     return (int(steps) if steps is not None else _FALLBACK[0], float(guidance) if guidance is not None else _FALLBACK[1])
+
+
+def usual_dtype(parts: Mapping[str, Any], device: torch.device) -> torch.dtype:
+    """The precision a family is usually run in.
+
+    On GPUs float16 for UNets; bfloat16 for diffusion transformers (Flux, Sana, PixArt and their T5), whose activations go beyond float16's range,
+    where the GPU has it. On CPUs bfloat16 where they multiply in it, else float32.
+
+    Args:
+        parts: a pipeline's model_index.json.
+    """
+    if device.type == "cpu":
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    if "unet" not in parts and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16
 
 
 def _default(parameters: Any, name: str) -> float | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,13 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
+from diffusion.families import usual_dtype
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 MINI = "mini"
+INDEX_FILE = "model_index.json"
 MINI_DIRECTORY = Path(__file__).resolve().parents[1] / "assets" / "mini-diffusion"
 
 
@@ -49,10 +53,10 @@ class Failure:
     message: str
 
 
-def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype) -> DiffusionPipeline:
+def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype | None = None) -> DiffusionPipeline:
     """Load the embedded pipeline (`"mini"`), a pipeline directory or a Hub id such as `stabilityai/stable-diffusion-2-base`.
 
-    Only safetensors weights are loaded.
+    Only safetensors weights are loaded. Without a `dtype` it is what the family is usually run in (`diffusion.families.usual_dtype`).
 
     Raises:
         PipelineError: diffusers is not installed, no such model, or no network to fetch it.
@@ -60,6 +64,7 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype) -> Di
     try:
         from diffusers import AutoPipelineForText2Image
         from diffusers.utils import logging
+        from huggingface_hub import hf_hub_download
         from transformers.utils import logging as transformers_logging
     except ImportError as error:
         raise PipelineError(f"making images needs the extra 'generate' ({error}): pip install -e '.[generate]'") from error
@@ -67,10 +72,13 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype) -> Di
         library.disable_progress_bar()
         library.set_verbosity_error()
     source = str(MINI_DIRECTORY) if model == MINI else model
-    if Path(source).exists() and not (Path(source) / "model_index.json").is_file():
-        raise PipelineError(f"{source} is not a diffusers pipeline: it has no model_index.json")
+    if Path(source).exists() and not (Path(source) / INDEX_FILE).is_file():
+        raise PipelineError(f"{source} is not a diffusers pipeline: it has no {INDEX_FILE}")
     try:
-        pipeline = AutoPipelineForText2Image.from_pretrained(source, dtype=dtype, use_safetensors=True, **_left_out(Path(source)))
+        index = Path(source) / INDEX_FILE if Path(source).is_dir() else Path(hf_hub_download(source, INDEX_FILE))
+        parts = json.loads(index.read_text(encoding="utf-8"))
+        dtype = dtype or usual_dtype(parts, device)
+        pipeline = AutoPipelineForText2Image.from_pretrained(source, dtype=dtype, use_safetensors=True, **_left_out(parts))
     except (OSError, ValueError) as error:
         raise PipelineError(
             f"the model {model!r} could not be loaded: {_first_line(error)}\n"
@@ -79,19 +87,18 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype) -> Di
         ) from error
     pipeline = pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    if device.type == "cpu" and hasattr(pipeline, "unet"):
-        pipeline.unet.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
+    unet, vae = getattr(pipeline, "unet", None), getattr(pipeline, "vae", None)
+    if unet is not None and vae is not None:
+        unet.to(memory_format=torch.channels_last)
+        vae.to(memory_format=torch.channels_last)
+    if device.type != "cpu" and hasattr(vae, "enable_slicing"):  # decoding a batch at once would take more memory than all its steps
+        vae.enable_slicing()
     return pipeline
 
 
-def _left_out(directory: Path) -> dict[str, None]:
-    """Parts that a pipeline directory was saved without, such as Stable Diffusion 3's third text encoder, which diffusers wants to be told of."""
-    index = directory / "model_index.json"
-    if not index.is_file():
-        return {}
-    content = json.loads(index.read_text(encoding="utf-8"))
-    return {name: None for name, kind in content.items() if kind == [None, None]}
+def _left_out(parts: Mapping[str, Any]) -> dict[str, None]:
+    """Parts that a pipeline was saved without, such as Stable Diffusion 3's third text encoder, which diffusers wants to be told of."""
+    return {name: None for name, kind in parts.items() if kind == [None, None]}
 
 
 def use_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
@@ -156,11 +163,11 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def default_dtype(device: torch.device) -> torch.dtype:
-    """Half precision where the hardware multiplies in it: float16 on GPUs, bfloat16 on CPUs that have it, else float32."""
-    if device.type != "cpu":
-        return torch.float16
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+@dataclass
+class MemoryLimit:
+    """How many images are made at once: as many as are asked for, until the memory does not suffice for so many."""
+
+    images: int = sys.maxsize
 
 
 def synthesize(
@@ -172,6 +179,7 @@ def synthesize(
     guidance_scale: float,
     negative_prompt: str = "",
     size: tuple[int, int] | None = None,
+    limit: MemoryLimit | None = None,
 ) -> list[Image.Image | Failure]:
     """One image for each prompt and seed, all in one batch; a `Failure` where the pipeline gave no picture.
 
@@ -180,10 +188,16 @@ def synthesize(
 
     Args:
         size: width and height in pixels; None is the pipeline's own.
+        limit: is lowered where the memory does not suffice, so that the next call need not fail again.
 
     Raises:
         PipelineError: the pipeline cannot do what is asked.
     """
+    limit = limit or MemoryLimit()
+    if len(prompts) > limit.images:
+        options: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt, "size": size}
+        parts = [slice(start, start + limit.images) for start in range(0, len(prompts), limit.images)]
+        return [image for part in parts for image in synthesize(pipeline, prompts[part], seeds[part], limit=limit, **options)]
     parameters = inspect.signature(type(pipeline).__call__).parameters
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     guidance = "true_cfg_scale" if "true_cfg_scale" in parameters and parameters["guidance_scale"].default is None else "guidance_scale"
@@ -210,9 +224,8 @@ def synthesize(
         torch.cuda.empty_cache()
     if len(prompts) == 1:
         return [Failure("out of memory", message)]
-    half = len(prompts) // 2
-    options: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt, "size": size}
-    return [image for part in (slice(0, half), slice(half, len(prompts))) for image in synthesize(pipeline, prompts[part], seeds[part], **options)]
+    limit.images = len(prompts) // 2
+    return synthesize(pipeline, prompts, seeds, steps=steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt, size=size, limit=limit)
 
 
 def _picture(array: np.ndarray, flagged: bool) -> Image.Image | Failure:

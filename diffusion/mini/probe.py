@@ -33,7 +33,7 @@ from diffusion.contact_sheet import contact_sheet
 from diffusion.mini.render import MissingFontError, load_sprites
 from diffusion.mini.renders import make_renders, open_images, read_slots_of, render_scenes
 from diffusion.mini.world import BACKGROUNDS, STYLES, SUBJECTS, random_scenes
-from diffusion.pipelines import Failure, PipelineError, default_device, default_dtype, load_pipeline, synthesize
+from diffusion.pipelines import Failure, PipelineError, default_device, load_pipeline, synthesize
 
 SLOTS: dict[str, list[str]] = {"subject": list(SUBJECTS), "style": list(STYLES), "background": list(BACKGROUNDS)}
 
@@ -80,7 +80,7 @@ def main(config: ProbeConfig) -> None:
     rendered, _, lines = render_scenes(config.images, seed=77, held_out=True, sprites=sprites)
     scenes = list(itertools.islice(random_scenes(78, held_out=True), config.images))
     device = default_device()
-    pipeline = load_pipeline(config.model, device=device, dtype=default_dtype(device))
+    pipeline = load_pipeline(config.model, device=device)
     generated: list[Image.Image] = []
     prompts = [prompt for _, prompt in scenes]
     for start in tqdm(range(0, config.images, 32), "generating", unit="batch"):

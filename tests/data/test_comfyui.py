@@ -1,31 +1,10 @@
-import copy
-import json
 from typing import Any
 
 import pytest
+from graphs import graph, node
 
-from data.comfyui import GraphError, read_graph
-
-
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def graph(**changes: dict[str, Any]) -> dict[str, Any]:
-    """The simplest one, with nodes added or replaced: `n6` is node 6."""
-    plain = {
-        "3": node(
-            "KSampler", seed=5, steps=20, cfg=8.0, sampler_name="euler", scheduler="normal", denoise=1.0,
-            model=["4", 0], positive=["6", 0], negative=["7", 0], latent_image=["5", 0],
-        ),
-        "4": node("CheckpointLoaderSimple", ckpt_name="sd.safetensors"),
-        "5": node("EmptyLatentImage", width=512, height=512, batch_size=1),
-        "6": node("CLIPTextEncode", text="a castle", clip=["4", 1]),
-        "7": node("CLIPTextEncode", text="blurry", clip=["4", 1]),
-        "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
-        "9": node("SaveImage", filename_prefix="x", images=["8", 0]),
-    }  # fmt: skip
-    return plain | {name[1:]: content for name, content in changes.items()}
+from data.comfyui import read_graph
+from data.comfyui_workflow import GraphError
 
 
 def texts(content: Any) -> tuple[str, str]:
@@ -140,42 +119,3 @@ def test_conditionings_that_are_doubled_again_and_again_take_no_time() -> None:
     strings = {f"n{i}": node("Text Concatenate", text_a=[str(i + 1), 0], text_b=[str(i + 1), 0]) for i in range(20, 80)}
     with pytest.raises(GraphError, match="joined too often"):
         read_graph(graph(n6=LINKED, n80=node("Text Multiline", text="x"), **strings))
-
-
-WORKFLOW: dict[str, Any] = {
-    "nodes": [
-        {"id": 3, "type": "KSampler", "mode": 0, "widgets_values": [5, "randomize", 20, 8, "euler", "normal", 1], "inputs": [
-            {"name": "model", "type": "MODEL", "link": 1}, {"name": "positive", "type": "CONDITIONING", "link": 4},
-            {"name": "negative", "type": "CONDITIONING", "link": 6}, {"name": "latent_image", "type": "LATENT", "link": 2}]},
-        {"id": 4, "type": "CheckpointLoaderSimple", "widgets_values": ["sd.safetensors"]},
-        {"id": 5, "type": "EmptyLatentImage", "widgets_values": [512, 512, 1]},
-        {"id": 6, "type": "CLIPTextEncode", "widgets_values": ["a castle"], "inputs": [{"name": "clip", "type": "CLIP", "link": 3}]},
-        {"id": 7, "type": "CLIPTextEncode", "widgets_values": ["blurry"], "inputs": [{"name": "clip", "type": "CLIP", "link": 5}]},
-        {"id": 8, "type": "VAEDecode", "inputs": [{"name": "samples", "type": "LATENT", "link": 7}]},
-        {"id": 9, "type": "SaveImage", "widgets_values": ["ComfyUI"], "inputs": [{"name": "images", "type": "IMAGE", "link": 9}]},
-    ],
-    "links": [[1, 4, 0, 3, 0, "MODEL"], [2, 5, 0, 3, 3, "LATENT"], [3, 4, 1, 6, 0, "CLIP"], [4, 6, 0, 3, 1, "CONDITIONING"],
-              [5, 4, 1, 7, 0, "CLIP"], [6, 7, 0, 3, 2, "CONDITIONING"], [7, 3, 0, 8, 0, "LATENT"], [9, 8, 0, 9, 0, "IMAGE"]],
-}  # fmt: skip
-
-
-def test_a_drawn_graph_is_read_like_an_executed_one() -> None:
-    assert read_graph(WORKFLOW) == read_graph(graph())
-
-
-def test_a_drawn_graph_with_a_primitive_a_bypassed_and_a_muted_node() -> None:
-    drawn = copy.deepcopy(WORKFLOW)
-    drawn["nodes"][3]["inputs"].append({"name": "text", "type": "STRING", "link": 20, "widget": {"name": "text"}})
-    drawn["nodes"][0]["inputs"][1]["link"] = 21
-    drawn["nodes"] += [
-        {"id": 20, "type": "PrimitiveNode", "widgets_values": ["from the primitive"]},
-        {"id": 21, "type": "ConditioningZeroOut", "mode": 4, "inputs": [{"name": "conditioning", "type": "CONDITIONING", "link": 4}],
-         "outputs": [{"name": "CONDITIONING", "type": "CONDITIONING"}]},
-        {"id": 22, "type": "SaveImage", "mode": 2, "inputs": [{"name": "images", "type": "IMAGE", "link": 9}]},
-    ]  # fmt: skip
-    drawn["links"] += [
-        [20, 20, 0, 6, 1, "STRING"],
-        {"id": 21, "origin_id": 21, "origin_slot": 0, "target_id": 3, "target_slot": 1, "type": "CONDITIONING"},
-    ]
-    assert texts(drawn) == ("from the primitive", "blurry")
-    assert json.loads(json.dumps(drawn)) == drawn

@@ -10,11 +10,12 @@ import torch
 from pipelines import save_sd3, save_sdxl
 from safetensors.torch import save_file
 
-from diffusion.families import usual_sampling
+from diffusion.families import usual_dtype, usual_sampling
 from diffusion.pipelines import (
     MINI,
     MINI_DIRECTORY,
     Failure,
+    MemoryLimit,
     PipelineError,
     add_lora,
     compile_denoiser,
@@ -114,10 +115,13 @@ class Stubborn:
 
 
 def test_a_batch_that_does_not_fit_is_divided() -> None:
-    pipeline = Stubborn(2)
-    found = synthesize(pipeline, ["a", "naked", "b", "c", "d"], [1, 2, 3, 4, 5], steps=2, guidance_scale=1.0)
-    assert pipeline.sizes == [5, 2, 3, 1, 2]
+    pipeline, limit = Stubborn(2), MemoryLimit()
+    found = synthesize(pipeline, ["a", "naked", "b", "c", "d"], [1, 2, 3, 4, 5], steps=2, guidance_scale=1.0, limit=limit)
+    assert pipeline.sizes == [5, 2, 2, 1]
     assert [one.kind if isinstance(one, Failure) else one.size for one in found] == [(8, 8), "safety checker", (8, 8), (8, 8), (8, 8)]
+    pipeline.sizes.clear()
+    assert len(synthesize(pipeline, list("abcde"), [1, 2, 3, 4, 5], steps=2, guidance_scale=1.0, limit=limit)) == 5
+    assert pipeline.sizes == [2, 2, 1]  # what did not fit is not tried again
     (failure,) = synthesize(Stubborn(0), ["a"], [1], steps=2, guidance_scale=1.0)
     assert isinstance(failure, Failure)
     assert failure.kind == "out of memory"
@@ -147,6 +151,23 @@ def test_usual_sampling(kind: str, name: str, sampling: tuple[int, float]) -> No
     pipeline = object.__new__(getattr(diffusers, kind))
     vars(pipeline)["scheduler"] = diffusers.DDIMScheduler()
     assert usual_sampling(pipeline, name) == sampling
+
+
+@pytest.mark.parametrize(
+    ("parts", "device", "bfloat16", "expected"),
+    [
+        ({"unet": [], "vae": []}, "cuda", True, torch.float16),
+        ({"transformer": [], "vae": []}, "cuda", True, torch.bfloat16),
+        ({"transformer": [], "vae": []}, "cuda", False, torch.float16),
+        ({"transformer": [], "vae": []}, "mps", False, torch.float16),
+        ({"unet": [], "vae": []}, "cpu", True, torch.bfloat16),
+        ({"transformer": [], "vae": []}, "cpu", False, torch.float32),
+    ],
+)
+def test_usual_dtype(parts: dict[str, list], device: str, bfloat16: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: bfloat16)
+    assert usual_dtype(parts, torch.device(device)) == expected
 
 
 def test_an_image_that_is_not_finite_is_a_failure(tiny_pipeline: Path) -> None:
