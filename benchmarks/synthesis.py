@@ -70,10 +70,9 @@ def main(config: SynthesisConfig) -> None:
         functions: dict[str, Callable[[], None]] = {f"one prompt a call, {_name(plain.dtype)}": lambda: one_by_one(plain)}
         if ours.dtype != plain.dtype:
             functions[f"one prompt a call, {_name(ours.dtype)}"] = lambda: one_by_one(ours)
+        kind = f"{_name(ours.dtype)}{', compiled' if config.compile else ''}"
         for size in config.batches:
-            functions[f"generate_data.py, batch {size}, {_name(ours.dtype)}{', compiled' if config.compile else ''}"] = lambda size=size: batched(
-                size
-            )
+            functions[f"generate_data.py, batch {size}, {kind}"] = lambda size=size: batched(size)
         seconds = median_seconds(functions, rounds=config.rounds, device=device)
     first = next(iter(seconds.values()))
     rows = [{"loop": name, "images/s": config.images / value, "ratio": first / value} for name, value in seconds.items()]

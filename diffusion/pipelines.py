@@ -87,7 +87,8 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype | None
         ) from error
     pipeline = pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    unet, vae = getattr(pipeline, "unet", None), getattr(pipeline, "vae", None)
+    unet: Any = getattr(pipeline, "unet", None)
+    vae: Any = getattr(pipeline, "vae", None)
     if unet is not None and vae is not None:
         unet.to(memory_format=torch.channels_last)
         vae.to(memory_format=torch.channels_last)
