@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from data.images import read_image
-from data.shards import DATASET_FILE, PairLocation, ShardError, finished_shards, index_shard, read_json, read_member
+from data.shards import DATASET_FILE, PairLocation, ShardError, finished_shards, index_shard, read_column, read_json, read_member
 from data.splits import SPLITS, Split
 
 PROMPT_NAMES = ("prompt", "text", "caption")
@@ -137,9 +137,8 @@ def find_pair(directory: Path, key: str) -> Pair:
     """
     for split in SPLITS:
         for tar in finished_shards(directory / split):
-            for location in index_shard(tar):
-                if location.key == key:
-                    return ArchivePairs([location])[0]
+            if (read_column(tar, "status") or {}).get(key) == "success":  # which is quicker than looking into every tar
+                return ArchivePairs([location for location in index_shard(tar) if location.key == key])[0]
     raise PairError(f"{directory}: no finished shard holds the pair {key!r}; keys are the names of the files in the tars, such as 000000042")
 
 

@@ -39,6 +39,18 @@ def test_a_shard_is_what_webdataset_and_img2dataset_expect(tmp_path: Path) -> No
     assert sorted(file.name for file in tmp_path.iterdir()) == ["00000.parquet", "00000.tar", "00000_stats.json"]
 
 
+def test_pairs_are_written_in_order_however_long_their_images_take(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, 0) as writer:
+        for i in range(150):
+            side = 700 if i % 50 == 0 else 8
+            writer.add(f"{i:03d}", Image.effect_noise((side, side), 50).convert("RGB"), {"prompt": f"prompt {i}"})
+            if i == 70:
+                writer.add_failure("failed", {"prompt": "bad"}, "not finite", "")
+    assert [pair.key for pair in index_shard(tmp_path / "00000.tar")] == [f"{i:03d}" for i in range(150)]
+    keys = [row["key"] for row in pq.read_table(tmp_path / "00000.parquet").to_pylist()]
+    assert keys == [*(f"{i:03d}" for i in range(71)), "failed", *(f"{i:03d}" for i in range(71, 150))]
+
+
 def test_the_same_pairs_make_the_same_bytes(tmp_path: Path) -> None:
     assert write_shard(tmp_path / "a").read_bytes() == write_shard(tmp_path / "b").read_bytes()
 
