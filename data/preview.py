@@ -1,4 +1,5 @@
-"""A data set on one page: pictures with their prompts, how long the prompts are, which words they use, where the pairs come from, what was skipped.
+"""A data set on one page: pictures with their prompts, how long the prompts are, which words they use, where the pairs come from, what was skipped,
+and, where score.py has been, how well they fit.
 
 Examples:
     python -m data.preview datasets/mine --out page.html
@@ -17,7 +18,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,17 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
+from data.fitting import FIT_COLUMNS
 from data.images import ImageError
 from data.pairs import ArchivePairs, Pair, PairError
-from data.shards import DATASET_FILE, ShardError, explained, finished_shards, index_shard, read_json
+from data.shards import DATASET_FILE, PairLocation, ShardError, explained, finished_shards, index_shard, read_json
 from data.splits import SPLITS, Split, words_of
 
 _WORDS = 60
 _BINS = 24
+_WORST = 24  # pairs shown that fit worst
+FITS = {column: measure for measure, column in FIT_COLUMNS.items()}
+_COLUMNS = {"key", "status", "error_kind", "prompt", "prompt_group", "tool", "model", "width", "height", *FITS}
 _COMMON = frozenset(["a", "an", "and", "at", "by", "for", "from", "in", "is", "it", "of", "on", "or", "the", "to", "with"])
 _STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); --bar: #4c78a8; }
@@ -70,22 +75,20 @@ class PreviewConfig:
 
 def main(config: PreviewConfig) -> None:
     about = read_json(config.directory / DATASET_FILE)
-    tars = {split: finished_shards(config.directory / split) for split in SPLITS}
-    rows = {split: _rows(some) for split, some in tars.items()}
+    rows = {split: [row for tar in finished_shards(config.directory / split) for row in _rows(tar)] for split in SPLITS}
     if not any(rows.values()):
         raise ShardError(f"{config.directory} holds no finished shard")
-    chosen = [tar for split, some in tars.items() if config.split in (None, split) for tar in some]
-    if not chosen:
-        raise ShardError(f"{config.directory}: no finished shard in {config.split}")
-    pairs = ArchivePairs([location for tar in chosen for location in index_shard(tar)])
-    numbers = random.Random(config.seed).sample(range(len(pairs)), min(config.images, len(pairs)))
-    figures, unreadable = [], Counter[str]()
-    for number in tqdm(sorted(numbers), "small copies", unit="image", leave=False):
-        try:
-            figures.append(_figure(pairs[number], config.side))
-        except (ImageError, PairError) as error:
-            unreadable[error.kind] += 1
-    page = _page(config, about, rows, figures, unreadable)
+    pairs = [row for split, some in rows.items() if config.split in (None, split) for row in some if row["status"] == "success"]
+    if not pairs:
+        raise ShardError(f"{config.directory}: no pair in {config.split or 'any split'}")
+    unreadable = Counter[str]()
+    drawn = random.Random(config.seed).sample(pairs, min(config.images, len(pairs)))
+    sheets = {f"{len(drawn)} pairs drawn at random{f' from {config.split}' if config.split else ''}": _figures(drawn, config.side, unreadable)}
+    for column, name in FITS.items():
+        scored = sorted((row for row in pairs if row.get(column) is not None), key=lambda row: row[column])
+        if scored:
+            sheets[f"Those that fit worst, by {name}"] = _figures(scored[:_WORST], config.side, unreadable)
+    page = _page(config, about, rows, sheets, unreadable)
     temporary = Path(f"{config.out}.{os.getpid()}.tmp")
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,15 +97,34 @@ def main(config: PreviewConfig) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise explained(error, config.out) from error
-    print(f"{config.out}: {len(figures)} of {len(pairs)} pairs, {config.out.stat().st_size / 1e6:.1f} MB")
+    print(f"{config.out}: {len(drawn)} of {len(pairs)} pairs, {config.out.stat().st_size / 1e6:.1f} MB")
 
 
-def _rows(tars: Sequence[Path]) -> list[dict[str, Any]]:
-    return [row for tar in tars for row in pq.read_table(tar.with_suffix(".parquet")).to_pylist()]
+def _rows(tar: Path) -> list[dict[str, Any]]:
+    parquet = tar.with_suffix(".parquet")
+    columns = [name for name in pq.read_schema(parquet).names if name in _COLUMNS]
+    return [row | {"tar": tar} for row in pq.read_table(parquet, columns=columns).to_pylist()]
+
+
+def _figures(rows: Sequence[dict[str, Any]], side: int, unreadable: Counter[str]) -> list[str]:
+    """In the order of the rows; each tar is searched once."""
+    figures, places = [], dict[Path, dict[str, PairLocation]]()
+    for row in tqdm(rows, "small copies", unit="image", leave=False):
+        if row["tar"] not in places:
+            places[row["tar"]] = {location.key: location for location in index_shard(row["tar"])}
+        try:
+            figures.append(_figure(ArchivePairs([places[row["tar"]][row["key"]]])[0], side, row))
+        except (ImageError, PairError) as error:
+            unreadable[error.kind] += 1
+    return figures
 
 
 def _page(
-    config: PreviewConfig, about: dict[str, Any], rows: dict[Split, list[dict[str, Any]]], figures: Sequence[str], unreadable: Counter[str]
+    config: PreviewConfig,
+    about: dict[str, Any],
+    rows: dict[Split, list[dict[str, Any]]],
+    sheets: Mapping[str, Sequence[str]],
+    unreadable: Counter[str],
 ) -> str:
     every = [row for some in rows.values() for row in some]
     done = [row for row in every if row["status"] == "success"]
@@ -113,7 +135,6 @@ def _page(
     sizes = Counter(f"{row.get('width')} x {row.get('height')}" for row in done)
     words = Counter(word for prompt in prompts for word in words_of(prompt) - _COMMON)
     groups = len({row["prompt_group"] for row in done})
-    lengths = [len(prompt.split()) for prompt in prompts]
     facts = [("pairs", len(done)), ("groups of prompts", groups), ("different prompts", len(set(prompts)))]
     facts += [(split, sum(row["status"] == "success" for row in some)) for split, some in rows.items()]
     name = html.escape(config.directory.name)
@@ -127,9 +148,10 @@ def _page(
 <section><h2>Sizes</h2>{_table(sizes.most_common(8))}</section>
 <section><h2>Skipped</h2>{_table(skipped.most_common(12)) if skipped else "<p>nothing</p>"}</section>
 </div>
-<h2>Words in a prompt</h2>{_histogram(lengths)}
+<h2>Words in a prompt</h2>{_lengths([len(prompt.split()) for prompt in prompts])}
+{"".join(_fits(name, [row[column] for row in done if row.get(column) is not None]) for column, name in FITS.items())}
 <h2>Most common words</h2><p class="words">{_cloud(words.most_common(_WORDS), len(prompts))}</p>
-<h2>{len(figures)} pairs drawn at random{f" from {config.split}" if config.split else ""}</h2><div class="sheet">{"".join(figures)}</div>
+{"".join(f'<h2>{html.escape(title)}</h2><div class="sheet">{"".join(figures)}</div>' for title, figures in sheets.items())}
 </body></html>
 """
 
@@ -138,31 +160,43 @@ def _table(rows: Iterable[tuple[str, int]]) -> str:
     return "<table>" + "".join(f"<tr><td>{html.escape(name)}</td><td>{count:,}</td></tr>" for name, count in rows) + "</table>"
 
 
-def _histogram(lengths: Sequence[int]) -> str:
-    """Bars of equal width; the few longest prompts are in the last."""
+def _lengths(lengths: Sequence[int]) -> str:
+    """The few longest prompts are in the last bar."""
     if not lengths:
         return ""
     end = max(int(np.percentile(lengths, 99)) + 1, _BINS)
-    counts, edges = np.histogram(np.minimum(lengths, end - 1), bins=_BINS, range=(0, end))
+    return _histogram(np.minimum(lengths, end - 1), 0, end, f"median {np.median(lengths):.0f}, longest {max(lengths)}", f"{end} and more")
+
+
+def _fits(name: str, scores: Sequence[float]) -> str:
+    if not scores:
+        return ""
+    low, high = min(scores), max(scores)
+    return f"<h2>Fit of prompt and image, by {name}</h2>" + _histogram(np.array(scores), low, high, f"median {np.median(scores):.2f}", f"{high:.2f}")
+
+
+def _histogram(values: np.ndarray, low: float, high: float, middle: str, right: str) -> str:
+    """Bars of equal width."""
+    counts, edges = np.histogram(values, bins=_BINS, range=(low, high))
     bars = "".join(
-        f'<div style="height:{100 * count / counts.max():.1f}%" title="{edges[i]:.0f} to {edges[i + 1]:.0f}: {count}"></div>'
+        f'<div style="height:{100 * count / counts.max():.1f}%" title="{edges[i]:.4g} to {edges[i + 1]:.4g}: {count}"></div>'
         for i, count in enumerate(counts)
     )
-    middle = f"median {np.median(lengths):.0f}, longest {max(lengths)}"
-    return f'<div class="bars">{bars}</div><div class="axis"><span>0</span><span>{middle}</span><span>{end} and more</span></div>'
+    return f'<div class="bars">{bars}</div><div class="axis"><span>{low:.3g}</span><span>{middle}</span><span>{right}</span></div>'
 
 
 def _cloud(words: Sequence[tuple[str, int]], prompts: int) -> str:
     return "".join(f"<span>{html.escape(word)} <small>{100 * count / prompts:.0f} %</small></span>" for word, count in words)
 
 
-def _figure(pair: Pair, side: int) -> str:
+def _figure(pair: Pair, side: int, row: Mapping[str, Any]) -> str:
     small = pair.image
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode()
     settings = {name: pair.metadata[name] for name in ("tool", "model", "steps", "guidance_scale", "seed") if pair.metadata.get(name) is not None}
+    settings |= {name: round(row[name], 3) for name in FITS if row.get(name) is not None}
     title = html.escape(f"{pair.key}: {json.dumps(settings, ensure_ascii=False)}")
     return f'<figure title="{title}"><img alt="" src="data:image/webp;base64,{data}"><figcaption>{html.escape(pair.prompt)}</figcaption></figure>'
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data.preview import PreviewConfig, main
-from data.shards import DATASET_FILE, ShardError, ShardWriter, write_json
+from data.shards import DATASET_FILE, ShardError, ShardWriter, finished_shards, index_shard, write_column, write_json
 
 
 def test_the_page_stands_alone_and_shows_what_there_is(small_dataset: Path, tmp_path: Path) -> None:
@@ -28,6 +28,15 @@ def test_the_page_stands_alone_and_shows_what_there_is(small_dataset: Path, tmp_
     assert len(pictures) == 121
     assert max(max(Image.open(io.BytesIO(base64.b64decode(one))).size) for one in pictures) == 64
     HTMLParser().feed(page)
+    assert "Fit of prompt and image" not in page
+    for tar in finished_shards(small_dataset / "train"):
+        write_column(tar, "fit", {location.key: -1.0 if location.key == "x" else 1.0 for location in index_shard(tar)})
+    main(PreviewConfig(directory=small_dataset, out=tmp_path / "page.html", images=3, side=64))
+    page = (tmp_path / "page.html").read_text()
+    assert "Fit of prompt and image, by likelihood" in page
+    worst = page.split("Those that fit worst, by likelihood")[1]
+    assert worst.count("<figure") == 24
+    assert "&lt;script&gt;alert(1)" in worst.split("</figure>")[0]  # the worst first
 
 
 def test_nothing_to_show_is_said(tmp_path: Path) -> None:
