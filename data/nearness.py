@@ -4,7 +4,8 @@ of what is near."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,8 @@ from data.splits import words_of
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]  # N texts -> (N, D), of length 1
 
-_PERMUTATIONS = 128
-_SEARCHED = 0.5  # candidates are looked for from here on, so that of those above a similarity of 0.8 one in 20,000 is missed
-_BANDS = 16
+_WORD_BANDS, _ROWS = 25, 5  # of prompts with a similarity of 0.8, (1 - 0.8 ** 5) ** 25, one in 20,000, share no band and are missed
+_BANDS = 16  # of a picture's hash
 _COMPARED = 1 << 25  # similarities held in memory at once
 _ENCODED = 4096  # texts turned into vectors at once
 _ROUNDING = 1e-4  # of embeddings: on another machine the same prompts may differ by so much
@@ -40,36 +40,52 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 class WordIndex:
-    """Prompts by their words, for finding those that share most of them: MinHash finds candidates, counting decides."""
+    """Prompts by their words, for finding those that share most of them: MinHash finds candidates, counting decides.
+
+    MinHash is datasketch's; the tables of bands are ours, since its own take 10 kB a prompt, which is 20 GB for two million, and these a third.
+    """
 
     def __init__(self, similarity: float) -> None:
         try:
-            from datasketch import MinHash, MinHashLSH
+            from datasketch import MinHash
         except ImportError as error:
             raise MissingExtraError(f"finding near-duplicates needs the extra 'pairs' ({error}): pip install -e '.[pairs]'") from error
         self.similarity = similarity
-        self._sketch_of = MinHash
-        self._index = MinHashLSH(threshold=_SEARCHED, num_perm=_PERMUTATIONS)
-        self._prompts: dict[str, tuple[str, frozenset[str]]] = {}
+        self._empty = MinHash(num_perm=_WORD_BANDS * _ROWS)  # to copy: making one takes longer than filling it
+        self._numbers: dict[str, int] = {}  # of the prompts, by their keys
+        self._prompts: list[tuple[str, str]] = []  # group, and words
+        self._bands: list[dict[int, int | list[int]]] = [{} for _ in range(_WORD_BANDS)]
+        self._parts = lru_cache(4096)(self._sketch)  # a prompt is looked for and added at once
 
     def near(self, words: frozenset[str]) -> list[str]:
         """Groups of the prompts at least `similarity` alike."""
-        found = [self._prompts[key] for key in self._index.query(self._sketch(words))] if words else []
-        return [group for group, others in found if jaccard(others, words) >= self.similarity]
+        candidates = set[int]()
+        for band, part in zip(self._bands, self._parts(words), strict=True) if words else ():
+            found = band.get(part, ())
+            candidates.update([found] if isinstance(found, int) else found)
+        prompts = (self._prompts[number] for number in sorted(candidates))
+        return [group for group, others in prompts if jaccard(frozenset(others.split(" ")), words) >= self.similarity]
 
     def add(self, key: str, group: str, words: frozenset[str]) -> None:
-        if key not in self._prompts:
-            self._prompts[key] = (group, words)
-            if words:
-                self._index.insert(key, self._sketch(words))
+        if key in self._numbers:
+            return
+        number = self._numbers[key] = len(self._prompts)
+        self._prompts.append((group, " ".join(words)))
+        for band, part in zip(self._bands, self._parts(words), strict=True) if words else ():
+            found = band.setdefault(part, number)
+            if isinstance(found, list):
+                found.append(number)
+            elif found != number:
+                band[part] = [found, number]
 
     def group(self, key: str) -> str | None:
-        return self._prompts[key][0] if key in self._prompts else None
+        return self._prompts[self._numbers[key]][0] if key in self._numbers else None
 
-    def _sketch(self, words: Iterable[str]) -> Any:
-        sketch = self._sketch_of(num_perm=_PERMUTATIONS)
+    def _sketch(self, words: frozenset[str]) -> list[int]:
+        """The bands of a MinHash, each as one number."""
+        sketch = self._empty.copy()
         sketch.update_batch([word.encode("utf-8", "surrogatepass") for word in words])
-        return sketch
+        return [hash(rows.tobytes()) for rows in sketch.hashvalues.reshape(_WORD_BANDS, _ROWS)]
 
 
 class SentenceIndex:
