@@ -92,13 +92,11 @@ def main(config: AuditConfig) -> bool:
     found: dict[str, Any] = {"directory": str(config.directory), "groups_in_two_splits": leaks}
     print(f"{config.directory}: " + ", ".join(f"{split} {len(rows[split])}" for split in SPLITS))
     print(f"groups in two splits: {leaks}")
+    prompts = {split: sorted({row.prompt for row in some}) for split, some in rows.items()}
     for measure in measures:
-        compared: dict[str, Any] = {"threshold": measure.threshold}
-        found[measure.name] = compared
-        for split in ("val", "test"):
-            if rows[split]:
-                compared[split] = part = _compare(measure, split, rows, config.examples)
-                leaks += part["over"]
+        compared = _compare(measure, prompts, config.examples)
+        found[measure.name] = {"threshold": measure.threshold} | compared
+        leaks += sum(part["over"] for part in compared.values())
     distance = promised.get("picture_distance")
     if distance is not None:
         found["pictures_in_two_splits"] = alike = _shared_pictures(rows, distance)
@@ -124,20 +122,32 @@ def _measures(config: AuditConfig, promised: dict[str, Any]) -> list[Measure]:
     return measures
 
 
-def _compare(measure: Measure, split: Split, rows: dict[Split, list[Row]], examples: int) -> dict[str, Any]:
-    train, held_out = sorted({row.prompt for row in rows["train"]}), sorted({row.prompt for row in rows[split]})
+def _compare(measure: Measure, prompts: dict[Split, list[str]], examples: int) -> dict[str, dict[str, Any]]:
+    """For validation and test, what their nearest training prompts are."""
+    held_out = [prompt for split in ("val", "test") for prompt in prompts[split]]
+    parts = []
     with tqdm(total=len(held_out), desc=f"comparing {measure.name}", unit="prompt", leave=False) as bar:
-        parts = []
-        for part in measure.nearest(held_out, train):
+        for part in measure.nearest(held_out, prompts["train"]):
             parts.append(part)
             bar.update(len(part[0]))
-    similarity, where = (np.concatenate(column) for column in zip(*parts, strict=True))
+    similarity, where = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else (np.empty(0), np.empty(0, dtype=int))
+    found, start = {}, 0
+    for split in ("val", "test"):
+        own = slice(start, start + len(prompts[split]))
+        start = own.stop
+        if prompts[split]:
+            nearest = [prompts["train"][number] for number in where[own]]
+            found[split] = _show(measure, split, prompts[split], similarity[own], nearest, examples)
+    return found
+
+
+def _show(measure: Measure, split: str, prompts: list[str], similarity: np.ndarray, nearest: list[str], examples: int) -> dict[str, Any]:
     counts, edges = np.histogram(np.clip(similarity, 0, 1), bins=_BINS, range=(0, 1))
-    print(f"\n{len(held_out)} different {split} prompts by {measure.what} their nearest training prompt:")
+    print(f"\n{len(prompts)} different {split} prompts by {measure.what} their nearest training prompt:")
     for count, edge in zip(counts, edges, strict=False):
         print(f"  {edge:.1f} to {edge + 1 / _BINS:.1f}  {count:7d}  {'#' * round(50 * count / max(1, counts.max()))}")
     order = similarity.argsort()[::-1][:examples]
-    shown = [{"similarity": round(float(similarity[i]), 3), split: held_out[i], "train": train[where[i]]} for i in order]
+    shown = [{"similarity": round(float(similarity[i]), 3), split: prompts[i], "train": nearest[i]} for i in order]
     for one in shown:
         print(f"  {one['similarity']:.2f}  {str(one[split])[:70]!r} / {str(one['train'])[:70]!r}")
     over = int((similarity >= measure.threshold).sum()) if measure.threshold is not None else 0

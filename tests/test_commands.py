@@ -175,6 +175,7 @@ def test_two_runs_on_one_directory_share_the_work(tmp_path: Path, tiny_pipeline:
 def test_two_processes_make_the_shards_of_one(tmp_path: Path, tiny_pipeline: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a cat\na dog\ntwo owls\n")
     arguments = ["--prompts", "prompts.txt", "--model", tiny_pipeline, "--num-images", "9", "--steps", "2", "--shard-size", "2"]
+    arguments += ["--sentence-model", "none"]  # which takes seconds to load
     run("generate_data.py", *arguments, "--out", "one", cwd=tmp_path)
     out = run_on_two_processes("generate_data.py", *arguments, "--out", "two", cwd=tmp_path)
     assert out.count("two: 9 pairs") == 1

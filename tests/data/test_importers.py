@@ -199,7 +199,7 @@ def test_refusals(tmp_path: Path) -> None:
 
 def test_killed_at_any_moment_it_makes_the_same(tmp_path: Path) -> None:
     source = folder(tmp_path / "in", 150)
-    arguments = ["folder", str(source), "--shard-size", "10", "--workers", "2"]
+    arguments = ["folder", str(source), "--shard-size", "10", "--workers", "2", "--sentence-model", "none"]  # which takes seconds to load
 
     def start(out: Path) -> subprocess.Popen:
         line = [sys.executable, "-m", "data.importers", *arguments, "--out", str(out)]
