@@ -146,17 +146,18 @@ def _begin(config: GenerateConfig, device: torch.device) -> Work:
         check_begun(config.out, before, settings)
     prompts, pipeline = _begun_prompts(config), None
     if prompts is None:
-        prompts = grouped(texts, Groups(nearness)) if texts is not None else _invented(config)
-        pipeline = _pipeline(config, device)
+        groups = Groups(nearness) if texts is not None else None
+        pipeline = _pipeline(config, device)  # before the prompts are compared, since it may not be there
+        prompts = grouped(texts, groups) if texts is not None and groups is not None else _invented(config)
         config.out.mkdir(parents=True, exist_ok=True)
         with FileLock(config.out / LOCK_FILE):
-            if not known.exists():
-                if texts is not None:
-                    write_grouped(config.out / PROMPTS_FILE, prompts)
-                write_json(known, _describe(config, settings, prompts, pipeline))
-            else:  # by another run, meanwhile
+            if known.exists():  # perhaps by another run, meanwhile
                 check_begun(config.out, begun_settings(config.out) or {}, settings)
-                prompts = _begun_prompts(config) or prompts
+            if texts is not None and not (known.exists() and (config.out / PROMPTS_FILE).exists()):
+                write_grouped(config.out / PROMPTS_FILE, prompts)
+            if not known.exists():
+                write_json(known, _describe(config, settings, prompts, pipeline))
+            prompts = _begun_prompts(config) or prompts
     shards = _planned(config, prompts)
     missing = [shard for shard in shards if not _is_done(config, shard)]
     if missing:
@@ -336,18 +337,15 @@ def _render(config: GenerateConfig, pipeline: Any, shards: Sequence[PlannedShard
 
 def _batches(config: GenerateConfig, pipeline: Any, shard: PlannedShard) -> Iterator[tuple[Sequence[PlannedPair], int, float]]:
     """The pairs of a shard that share their settings, some at once; the order of the pairs does not depend on how many."""
-    usual = usual_sampling(pipeline, config.model)
+    steps, guidance_scale = usual_sampling(pipeline, config.model)
 
     def settings(pair: PlannedPair) -> tuple[int, float]:
-        return (
-            pair.steps if pair.steps is not None else usual[0],
-            pair.guidance_scale if pair.guidance_scale is not None else usual[1],
-        )
+        return pair.steps or steps, pair.guidance_scale if pair.guidance_scale is not None else guidance_scale
 
-    for (steps, guidance_scale), same in itertools.groupby(sorted(shard.pairs, key=settings), key=settings):
+    for chosen, same in itertools.groupby(sorted(shard.pairs, key=settings), key=settings):
         pairs = list(same)
         for start in range(0, len(pairs), config.batch_size):
-            yield pairs[start : start + config.batch_size], steps, guidance_scale
+            yield pairs[start : start + config.batch_size], *chosen
 
 
 def _metadata(config: GenerateConfig, pair: PlannedPair, pipeline: Any, size: tuple[int, int], steps: int, guidance_scale: float) -> dict[str, Any]:

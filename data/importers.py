@@ -14,12 +14,9 @@ are nearly the same come into the same split. It can be stopped at any time; the
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import multiprocessing
 import os
-import signal
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -45,6 +42,7 @@ from data.plan import MAX_PAIRS
 from data.shards import DATASET_FILE, IMAGE_SUFFIXES, ShardError, ShardWriter, explained, finished_shards, remove_leftovers, write_json, write_lines
 from data.splits import SPLIT_RULE, SPLITS, Split, split_of
 from data.survey import Survey, examine_original, lines_of, surveyed_names
+from data.workers import worker_pool
 
 SURVEY_FILE, SKIPPED_FILE = "survey.jsonl", "skipped.jsonl"
 GROUPS_FILE = "groups.jsonl"  # a line for each line of the survey, written when it is whole: groups are found once, so that they cannot change
@@ -154,7 +152,7 @@ def main(config: ImportConfig) -> None:
         remove_leftovers(config.out)
         groups = Groups(nearness, picture_distance=config.picture_distance)  # here already, since what it needs may be missing
         write_json(config.out / DATASET_FILE, _description(config, settings))
-        with _pool(config.workers) as pool:
+        with worker_pool(config.workers) as pool:
             survey(config, pool)
             shards, skipped = plan(config, groups)
             _write(config, shards, pool)
@@ -360,29 +358,6 @@ def _report(config: ImportConfig, settings: dict[str, Any], shards: Sequence[Imp
         raise ShardError(f"nothing could be imported; {listing} says why")
     print(f"Look at it:  python -m data.preview {config.out} --out {config.out}.html")
     print(f"Train on it: python train.py small --data {config.out}")
-
-
-@contextlib.contextmanager
-def _pool(workers: int) -> Iterator[Any]:
-    """Processes, or the running one where one is enough."""
-    if workers == 1:
-        yield _InProcess()
-        return
-    with multiprocessing.get_context("spawn" if sys.platform == "darwin" else None).Pool(workers, _ignore_ctrl_c) as pool:
-        yield pool
-
-
-class _InProcess:
-    """The part of `multiprocessing.Pool` that is used here."""
-
-    def imap(self, function: Any, items: Any, chunksize: int = 1) -> Iterator[Any]:
-        return map(function, items)
-
-    imap_unordered = imap
-
-
-def _ignore_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 Imports = (
