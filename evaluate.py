@@ -18,8 +18,8 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from data.embeddings import MissingExtraError
 from data.examples import readable_pairs
+from data.extras import MissingExtraError
 from data.images import ImageError
 from data.pairs import PairError
 from data.shards import ShardError, write_json

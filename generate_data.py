@@ -32,7 +32,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from data.begun import LOCK_FILE, begun_settings, check_begun
-from data.embeddings import MissingExtraError
+from data.extras import MissingExtraError
 from data.groups import Groups, Nearness
 from data.pairs import PairError, find_pair
 from data.plan import PlannedPair, PlannedShard, plan_shards

@@ -25,7 +25,7 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from data.embeddings import MissingExtraError
+from data.extras import MissingExtraError
 from data.fitting import FIT_COLUMNS, Hills, Measure, chance_column, two_hills
 from data.images import ImageError
 from data.pairs import ArchivePairs, PairError

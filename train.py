@@ -33,8 +33,9 @@ import tyro
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from data.embeddings import MissingExtraError
+from data.embeddings import SentenceModelError
 from data.examples import Batch, Collate, Examples, readable_pairs
+from data.extras import MissingExtraError
 from data.images import ImageError
 from data.pairs import PairError
 from data.shards import DATASET_FILE, ShardError, read_json, write_json
@@ -377,7 +378,7 @@ if __name__ == "__main__":
         main(parse(sys.argv[1:]))
     except (
         *(CheckpointError, ConfigError, EncoderError, ImageError, MissingExtraError, OSError, PairError),
-        *(RunStateError, ShardError, TokenizerError, TrainingError),
+        *(RunStateError, SentenceModelError, ShardError, TokenizerError, TrainingError),
     ) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 import tyro
 from tqdm import tqdm
 
-from data.embeddings import MissingExtraError, SentenceEncoder
+from data.embeddings import SentenceEncoder
+from data.extras import MissingExtraError
 from data.groups import AUTO, NONE, Nearness
 from data.nearness import PictureIndex, nearest_by_sentences, nearest_by_words
 from data.shards import DATASET_FILE, ShardError, finished_shards, read_json

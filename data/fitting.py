@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from data.batches import Place
-from data.embeddings import MissingExtraError
+from data.extras import MissingExtraError
 from data.pairs import PairDataset
 from data.shards import ShardError, finished_shards, read_column
 from data.sources import ChosenPairs
@@ -105,7 +106,7 @@ class FittingPairs(ChosenPairs):
         return hashlib.sha256(f"{self.pairs.fingerprint()} {order}".encode()).hexdigest()[:16]
 
 
-class DrawnBatches(Sampler[list[Place]]):
+class DrawnBatches(Sampler[list[Place]], ABC):
     """Batches of places without end, each place's pair drawn anew. As with `ShuffledBatches` a step's batch depends on the seed and the step alone,
     and several processes share what one would see."""
 
@@ -117,9 +118,9 @@ class DrawnBatches(Sampler[list[Place]]):
         self.rank = rank
         self.world_size = world_size
 
+    @abstractmethod
     def draw(self, step: int, generator: random.Random) -> int:
         """The number of a pair."""
-        raise NotImplementedError
 
     def __iter__(self) -> Iterator[list[Place]]:
         step = self.step

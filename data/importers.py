@@ -33,7 +33,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.begun import LOCK_FILE, begun_settings, check_begun
-from data.embeddings import MissingExtraError
+from data.extras import MissingExtraError
 from data.groups import PICTURE_DISTANCE, Groups, Nearness
 from data.images import ImageError, read_image
 from data.normalise import Step

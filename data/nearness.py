@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.embeddings import MissingExtraError
+from data.extras import MissingExtraError
 from data.splits import words_of
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]  # N texts -> (N, D), of length 1

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data.embeddings import MissingExtraError, SentenceEncoder
+from data.embeddings import SentenceEncoder
+from data.extras import MissingExtraError
 
 Scores = NDArray[np.float64]
 

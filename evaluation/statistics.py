@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.embeddings import MissingExtraError
+from data.extras import MissingExtraError
 from evaluation.metrics import Scores
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.embeddings import MissingExtraError, SentenceEncoder, SentenceModelError, sentence_model_at_hand
+from data.embeddings import SentenceEncoder, SentenceModelError, sentence_model_at_hand
+from data.extras import MissingExtraError
 
 
 def test_the_packaged_model_knows_what_says_the_same() -> None:
