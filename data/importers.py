@@ -150,7 +150,9 @@ def main(config: ImportConfig) -> None:
         if before is not None:
             check_begun(config.out, before, settings)
         remove_leftovers(config.out)
-        groups = Groups(nearness, picture_distance=config.picture_distance)  # here already, since what it needs may be missing
+        groups = None
+        if not (config.out / GROUPS_FILE).exists():  # here already, since what it needs may be missing
+            groups = Groups(nearness, picture_distance=config.picture_distance)
         write_json(config.out / DATASET_FILE, _description(config, settings))
         with worker_pool(config.workers) as pool:
             survey(config, pool)
@@ -196,10 +198,10 @@ class ImportShard:
     pairs: tuple[tuple[str, int, str], ...]
 
 
-def plan(config: ImportConfig, groups: Groups) -> tuple[list[ImportShard], list[tuple[str, str, str]]]:
-    """Which pair comes into which shard, and what is left out: (name, kind, message)."""
+def plan(config: ImportConfig, groups: Groups | None) -> tuple[list[ImportShard], list[tuple[str, str, str]]]:
+    """Which pair comes into which shard, and what is left out: (name, kind, message). Groups are not looked for where they were found before."""
     path = config.out / GROUPS_FILE
-    if not path.exists():
+    if groups is not None:
         write_lines(path, _grouped(config, groups))
     by_split: dict[Split, list[tuple[str, int, str]]] = {split: [] for split in SPLITS}
     skipped = []

@@ -251,8 +251,9 @@ def _write_text(path: Path, lines: Iterable[str]) -> None:
             file.writelines(f"{line}\n" for line in lines)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise explained(error, path) from error
+    finally:  # lines may take long to come, and be interrupted
+        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
