@@ -1,11 +1,11 @@
 import io
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import datasets
 from data.groups import Groups, Nearness
 from data.prompts import GroupedPrompts, PromptError, grouped, read_grouped, read_prompts, write_grouped
 
