@@ -66,7 +66,9 @@ def two_hills(scores: Sequence[float]) -> Hills | None:
     column = np.asarray(scores, dtype=np.float64)[:, None]
     if len(column) < _FEWEST or np.ptp(column) == 0:
         return None
-    one, two = (GaussianMixture(number, random_state=0, tol=1e-6, max_iter=1000).fit(column) for number in (1, 2))
+    # stopped early, as scikit-learn does by itself (and DivideMix earlier still): hills are not quite normal, and what fits them best would
+    # narrow the lower one to the worst pairs
+    one, two = (GaussianMixture(number, random_state=0).fit(column) for number in (1, 2))
     if one.bic(column) <= two.bic(column):
         return None
     low, high = sorted(map(float, two.means_[:, 0]))

@@ -66,17 +66,17 @@ def test_pairs_are_drawn_as_often_as_they_are_likely_to_fit() -> None:
 
 def test_two_hills_are_told_apart_and_one_is_left_alone() -> None:
     generator = np.random.default_rng(0)
-    bad, good = generator.normal(0.1, 0.2, 2000), generator.normal(0.9, 0.25, 8000)
+    bad, good = generator.normal(-0.3, 0.2, 2000), generator.normal(0.9, 0.25, 8000)
     hills = two_hills([*bad, *good])
     assert hills is not None
-    assert hills.means == (pytest.approx(0.1, abs=0.03), pytest.approx(0.9, abs=0.03))
+    assert hills.means == (pytest.approx(-0.3, abs=0.03), pytest.approx(0.9, abs=0.03))
     grid = np.linspace(-3, 3, 601)
 
     def hill(mean: float, deviation: float, share: float) -> np.ndarray:
         return share / deviation * np.exp(-((grid - mean) ** 2) / (2 * deviation**2))
 
-    upper, lower = hill(0.9, 0.25, 0.8), hill(0.1, 0.2, 0.2)
-    between = (grid > 0.15) & (grid < 0.85)
+    upper, lower = hill(0.9, 0.25, 0.8), hill(-0.3, 0.2, 0.2)
+    between = (grid > -0.25) & (grid < 0.85)
     assert hills.chance(grid)[between] == pytest.approx((upper / (upper + lower))[between], abs=0.05)  # Bayes
     assert (np.diff(hills.chance(grid)) >= -1e-12).all()  # a worse score is never likelier to fit
     assert hills.chance(np.array([hills.threshold]))[0] == pytest.approx(0.5, abs=0.02)
