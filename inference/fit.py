@@ -36,7 +36,7 @@ class PromptFit:
         model, tokenizer = inverter.model, inverter.tokenizer
         self._text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
         self._collate = Collate(tokenizer.pad_id)
-        self._references = [self._prefix([image]) for image in references]  # whose keys and values all texts share
+        self._references = [self._prefix(image) for image in references]  # whose keys and values all texts share
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
@@ -52,10 +52,11 @@ class PromptFit:
         return ((own - alone) / tokens).tolist()
 
     @torch.inference_mode()
-    def _prefix(self, images: Sequence[Image.Image]) -> PrefixCache:
-        return self._encoded(torch.stack([self.inverter.preprocess.pixels(to_rgb(image)) for image in images]))
+    def _prefix(self, image: Image.Image) -> PrefixCache:
+        return self._encoded(self.inverter.preprocess.pixels(to_rgb(image))[None])
 
     def _encoded(self, pixels: Tensor) -> PrefixCache:
+        """(B, 3, H, W) uint8 -> the keys and values of B images."""
         model = self.inverter.model
         tokens = model.encoder(self.inverter.preprocess.normalise(pixels.to(model.device)).to(model.dtype))
         return model.decoder.prefix(tokens)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from data.fitting import Measure
 from model import EncoderConfig, ModelConfig, PreprocessingConfig, pretrained_preprocessing
 from tokenizer import PromptTokenizer
 
@@ -90,7 +91,7 @@ class TrainConfig:
     """Show pairs as often as they are likely to fit, as score.py has found."""
     curriculum: bool = False
     """Begin with the half of the pairs that fit best, and let the others in step by step until half of the run is over."""
-    fit_measure: Literal["likelihood", "clip"] = "likelihood"
+    fit_measure: Measure = "likelihood"
     """Which of score.py's measures --min-fit, --weigh and --curriculum go by."""
     out: Path | None = None
     init: str | None = None
