@@ -18,7 +18,8 @@ from typing import Literal
 import tyro
 from PIL import Image
 
-from data.images import ImageError, read_image
+from data.errors import ImageError
+from data.images import read_image
 from inference import Prediction, PromptInverter
 from inference.files import find_images
 from inference.inverter import DEFAULT_CHECKPOINT

@@ -18,12 +18,10 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from data.examples import readable_pairs
-from data.extras import MissingExtraError
-from data.images import ImageError
-from data.pairs import PairError
-from data.shards import ShardError, write_json
-from data.sources import open_pairs
+from data.errors import ImageError, MissingExtraError, PairError, ShardError
+from data.files import write_json
+from data.loading.examples import readable_pairs
+from data.sources.opening import open_pairs
 from evaluation.baselines import BaselineError, build_baseline
 from evaluation.metrics import SentenceSimilarity
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report

@@ -25,12 +25,12 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from data.extras import MissingExtraError
-from data.fitting import FIT_COLUMNS, Hills, Measure, chance_column, two_hills
-from data.images import ImageError
-from data.pairs import ArchivePairs, PairError
-from data.shards import ShardError, finished_shards, index_shard, read_column, write_column
+from data.errors import ImageError, MissingExtraError, PairError, ShardError
+from data.loading.fit import FIT_COLUMNS, Hills, Measure, chance_column, two_hills
 from data.splits import SPLITS
+from data.store.columns import read_column, write_column
+from data.store.directory import finished_shards, index_shard
+from data.store.pairs import ArchivePairs
 from inference import PromptInverter
 from inference.clip import ClipFit
 from inference.fit import REFERENCES, PromptFit

@@ -34,17 +34,16 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from data.embeddings import SentenceModelError
-from data.examples import Batch, Collate, Examples, readable_pairs
-from data.extras import MissingExtraError
-from data.images import ImageError
-from data.pairs import PairError
-from data.shards import DATASET_FILE, ShardError, read_json, write_json
+from data.errors import ImageError, MissingExtraError, PairError, ShardError
+from data.files import read_json, write_json
+from data.loading.examples import Batch, Collate, Examples, readable_pairs
+from data.store.directory import DATASET_FILE
 from evaluation.baselines import Constant, Nearest
 from evaluation.metrics import SentenceSimilarity, exact_match, token_f1
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
 from inference import PromptInverter
-from model import CaptionModel, CheckpointError, EncoderError, find_checkpoint
-from tokenizer import PromptTokenizer, TokenizerError
+from model import IGNORED_LABEL, CaptionModel, CheckpointError, EncoderError, find_checkpoint
+from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
 from training.config import PRESETS, ConfigError, TrainConfig
 from training.data import Batches, TrainingData
 from training.estimate import estimate
@@ -63,7 +62,6 @@ PANEL_PAIRS, ATTENTION_PAIRS = 16, 4
 KNOWN_PAIRS = 20_000  # training pairs that the baselines of the comparison know
 LOG_EVERY = 10
 CHARACTERS_PER_TOKEN = 4  # roughly, for the estimate of memory
-TOKENIZER_FILE = "tokenizer.json"
 
 
 Validate = Callable[[CaptionModel, PromptTokenizer, Examples, Accelerator, "Tracker | None", int], dict[str, float]]
@@ -84,7 +82,7 @@ def _validate(
     pairs = list(readable_pairs(examples.pairs, VALIDATION_PAIRS))
     total, count, predictions = 0.0, 0, list[str]()
     for start in range(0, len(pairs), 64):
-        batch = Collate(tokenizer.pad_id)([examples.of(pair) for pair in pairs[start : start + 64]])
+        batch = Collate(tokenizer.pad_id, IGNORED_LABEL)([examples.of(pair) for pair in pairs[start : start + 64]])
         batch = batch.to(accelerator.device, examples.preprocess.normalise)
         with accelerator.autocast():
             total += float(model.summed_loss(batch.images, batch.input_ids, batch.labels))
@@ -263,7 +261,10 @@ def _prepare_data(config: TrainConfig) -> None:
     if config.data != EMBEDDED_DATA:
         return
     begun = Path(config.data) / DATASET_FILE
-    arguments = read_json(begun)["arguments"] if begun.exists() else ["--out", config.data]
+    about = read_json(begun) if begun.exists() else {}
+    if "generate_data.py" not in about.get("command", "generate_data.py"):  # imported into it
+        return
+    arguments = about.get("arguments") or ["--out", config.data]
     command = [sys.executable, str(Path(__file__).with_name("generate_data.py")), *arguments]
     alone = {name: value for name, value in os.environ.items() if not name.endswith(("RANK", "WORLD_SIZE"))}  # not one of our processes
     if subprocess.run(command, check=False, env=alone).returncode != 0:

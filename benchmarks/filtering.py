@@ -27,10 +27,13 @@ import tyro
 from rounds import machine, markdown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.fitting import FIT_COLUMNS, two_hills
-from data.pairs import PairDataset
-from data.shards import DATASET_FILE, ShardWriter, finished_shards, read_column, read_member
+from data.loading.fit import FIT_COLUMNS, two_hills
 from data.splits import SPLITS
+from data.store.archive import read_member
+from data.store.columns import read_column
+from data.store.directory import DATASET_FILE, finished_shards
+from data.store.pairs import PairDataset
+from data.store.writer import ShardWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("similarity", "cider_d", "exact_match")

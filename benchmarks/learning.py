@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import train
 from evaluation.metrics import SentenceSimilarity, cider_d
 from evaluation.report import score
+from model import IGNORED_LABEL
 from tokenizer import PromptTokenizer
 from training.config import TrainConfig, mini
 from training.data import Batches, TrainingData
@@ -134,7 +135,7 @@ def write(network: Any, tokenizer: Any, examples: Any, pairs: list[Any], acceler
     network.eval()
     texts, total, count = list[str](), 0.0, 0
     for start in range(0, len(pairs), 64):
-        batch = train.Collate(tokenizer.pad_id)([examples.of(pair) for pair in pairs[start : start + 64]])
+        batch = train.Collate(tokenizer.pad_id, IGNORED_LABEL)([examples.of(pair) for pair in pairs[start : start + 64]])
         batch = batch.to(accelerator.device, examples.preprocess.normalise)
         with accelerator.autocast():
             total += float(network.summed_loss(batch.images, batch.input_ids, batch.labels))

@@ -26,12 +26,15 @@ from rounds import median_seconds, report
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.batches import ShuffledBatches
-from data.examples import Collate, Examples, TextFormat
-from data.images import AugmentedPreprocess, Preprocess
-from data.pairs import ArchivePairs
-from data.shards import ShardWriter, index_shard, read_member
-from data.sources import open_pairs
+from data.loading.augmentation import RandomCrop
+from data.loading.examples import Collate, Examples, TextFormat
+from data.loading.order import ShuffledBatches
+from data.sources.opening import open_pairs
+from data.store.archive import read_member
+from data.store.directory import index_shard
+from data.store.pairs import ArchivePairs
+from data.store.writer import ShardWriter
+from model import IGNORED_LABEL, Preprocessing
 from tokenizer import PromptTokenizer
 
 
@@ -77,8 +80,8 @@ def main(config: LoaderConfig) -> None:
         size = pairs[0].image.size
         tokenizer = PromptTokenizer.train([pairs.prompt(i) for i in range(min(len(pairs), 1000))], 2048)
         text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, 96)
-        preprocess = Preprocess((config.image_size, config.image_size), (0.5,) * 3, (0.5,) * 3, "bicubic")
-        examples = Examples(pairs, preprocess, text, augment=AugmentedPreprocess(preprocess))
+        preprocess = Preprocessing(image_size=config.image_size)
+        examples = Examples(pairs, preprocess, text, augment=RandomCrop(preprocess.size, preprocess.interpolation))
         files = [read_member(location.tar, location.image) for location in pairs.locations[: config.images]]
 
         def bare() -> None:
@@ -88,7 +91,7 @@ def main(config: LoaderConfig) -> None:
 
         def here() -> None:
             order = iter(ShuffledBatches(len(pairs), config.batch_size, seed=0))
-            collate = Collate(tokenizer.pad_id)
+            collate = Collate(tokenizer.pad_id, IGNORED_LABEL)
             for _ in range(config.images // config.batch_size):
                 collate(examples.__getitems__(next(order)))
 
@@ -96,7 +99,7 @@ def main(config: LoaderConfig) -> None:
             DataLoader(
                 examples,
                 batch_sampler=ShuffledBatches(len(pairs), config.batch_size, seed=0),
-                collate_fn=Collate(tokenizer.pad_id),
+                collate_fn=Collate(tokenizer.pad_id, IGNORED_LABEL),
                 num_workers=1,
                 prefetch_factor=2,
             )

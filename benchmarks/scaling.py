@@ -32,12 +32,13 @@ from PIL import Image
 from rounds import machine, report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.batches import ShuffledBatches
-from data.examples import Collate, Examples, TextFormat
-from data.images import AugmentedPreprocess, Preprocess
-from data.pairs import ArchivePairs
-from data.shards import ShardWriter, index_shard
-from model import CaptionModel
+from data.loading.augmentation import RandomCrop
+from data.loading.examples import Collate, Examples, TextFormat
+from data.loading.order import ShuffledBatches
+from data.store.directory import index_shard
+from data.store.pairs import ArchivePairs
+from data.store.writer import ShardWriter
+from model import IGNORED_LABEL, CaptionModel, Preprocessing
 from tokenizer import PromptTokenizer
 from training.config import PRESETS
 from training.estimate import estimate
@@ -116,8 +117,8 @@ def read_some(directory: Path, count: int) -> dict[str, Any]:
     pairs = ArchivePairs([location for tar in sorted(directory.glob("*.tar")) for location in index_shard(tar)])
     opened, held = time.perf_counter() - begin, psutil.Process().memory_info().rss - before
     text = TextFormat(lambda prompt: [5] * 12, 1, 2, 0, 48)
-    preprocess = Preprocess((64, 64), (0.5,) * 3, (0.5,) * 3, "bicubic")
-    examples, collate = Examples(pairs, preprocess, text, augment=AugmentedPreprocess(preprocess)), Collate(0)
+    preprocess = Preprocessing(image_size=64)
+    examples, collate = Examples(pairs, preprocess, text, augment=RandomCrop(preprocess.size, preprocess.interpolation)), Collate(0, IGNORED_LABEL)
     order = iter(ShuffledBatches(len(pairs), 64, seed=0))
     begin = time.perf_counter()
     next(order)

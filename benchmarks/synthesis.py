@@ -23,7 +23,7 @@ import tyro
 from rounds import median_seconds, report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.shards import ShardWriter
+from data.store.writer import ShardWriter
 from diffusion.families import usual_sampling
 from diffusion.mini.world import random_scenes
 from diffusion.pipelines import MINI, Failure, compile_denoiser, default_device, load_pipeline, synthesize

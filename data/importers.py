@@ -24,28 +24,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import pyarrow.parquet as pq
 import tyro
 from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
-from data.begun import LOCK_FILE, begun_settings, check_begun
-from data.extras import MissingExtraError
-from data.groups import PICTURE_DISTANCE, Groups, Nearness
-from data.images import ImageError, read_image
-from data.normalise import Step
-from data.originals import Original, OriginalError, diffusiondb, folder, imagefolder, table, webdataset
-from data.plan import MAX_PAIRS
-from data.shards import DATASET_FILE, IMAGE_SUFFIXES, ShardError, ShardWriter, explained, finished_shards, remove_leftovers, write_json, write_lines
-from data.splits import SPLIT_RULE, SPLITS, Split, split_of
-from data.survey import Survey, examine_original, lines_of, surveyed_names
-from data.workers import worker_pool
+from data.errors import ImageError, MissingExtraError, ShardBusyError, ShardError
+from data.files import explained, remove_leftovers, write_json, write_lines
+from data.groups.groups import PICTURE_DISTANCE, Groups, Nearness
+from data.groups.shares import shares
+from data.images import read_image
+from data.imports.examining import Also, Survey, digest_of, examine_original, surveyed_names
+from data.imports.listing import Original, OriginalError, diffusiondb, folder, imagefolder, table, webdataset
+from data.imports.planning import GROUPS_FILE, SURVEY_FILE, ImportPlan, ImportShard, find_groups, plan_import
+from data.imports.pool import Pool, WorkerError, worker_pool
+from data.splits import SPLIT_RULE, SPLITS
+from data.store.directory import DATASET_FILE, LOCK_FILE, begun_settings, check_begun, finished_shards, read_stats
+from data.store.writer import ShardWriter
+from data.text import Step
 
-SURVEY_FILE, SKIPPED_FILE = "survey.jsonl", "skipped.jsonl"
-GROUPS_FILE = "groups.jsonl"  # a line for each line of the survey, written when it is whole: groups are found once, so that they cannot change
+SKIPPED_FILE = "skipped.jsonl"
 _FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}  # what is kept as it is
 
 
@@ -66,6 +66,11 @@ class ImportConfig(ABC):
     nearness: Annotated[Nearness, tyro.conf.arg(name="")] = field(default_factory=Nearness)
     picture_distance: int = PICTURE_DISTANCE
     """Up to how many different bits, of 256, two pictures are one group."""
+    splits: Literal["own", "hash"] = "own"
+    """"own" keeps the train, val and test that the source is divided into (directories, or a column split) and carves out of train what is missing;
+    "hash" divides anew by the prompts' groups, which is what happens to a source that is not divided."""
+    also: tuple[Also, ...] = ()
+    """Take in what is no single picture too: "grids" of pictures, pictures of node "graphs". They are left out and listed otherwise."""
     shard_size: int = 1000
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that decode and write."""
@@ -99,7 +104,7 @@ class ImagefolderImport(ImportConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TableImport(ImportConfig):
-    """A CSV, TSV or Parquet file with a row for each image. Lines with too many or too few values are reported and left out."""
+    """A CSV, TSV, Parquet or JSON file with a row for each image. Malformed lines are reported and left out."""
 
     source: tyro.conf.Positional[Path]
     image: str
@@ -108,9 +113,14 @@ class TableImport(ImportConfig):
     """The prompt, likewise, such as "{productDisplayName}"."""
     root: Path | None = None
     """Default: the directory of the file."""
+    delimiter: str | None = None
+    """Between the values of a CSV (default: found in its first line)."""
+    encoding: str | None = None
+    """Of the text (default: found; utf-8, utf-16, cp1252 ...)."""
 
     def originals(self) -> Iterator[Original]:
-        return table(self.source, image=self.image, text=self.text, root=self.root)
+        options = {"delimiter": self.delimiter, "encoding": self.encoding}
+        return table(self.source, image=self.image, text=self.text, root=self.root, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +166,15 @@ def main(config: ImportConfig) -> None:
         write_json(config.out / DATASET_FILE, _description(config, settings))
         with worker_pool(config.workers) as pool:
             survey(config, pool)
-            shards, skipped = plan(config, groups)
-            _write(config, shards, pool)
-        _report(config, settings, shards, skipped)
+            if groups is not None:
+                find_groups(config.out, groups, config.beside)
+            plan = plan_import(config.out, config.shard_size, own_splits=config.splits == "own")
+            write_json(config.out / DATASET_FILE, _description(config, settings, plan))
+            _write(config, plan.shards, pool)
+        _report(config, settings, plan)
 
 
-def survey(config: ImportConfig, pool: Any) -> None:
+def survey(config: ImportConfig, pool: Pool) -> None:
     """Look at every original, in order, each once: survey.jsonl grows line by line, and goes on where it stopped.
 
     Raises:
@@ -179,81 +192,22 @@ def survey(config: ImportConfig, pool: Any) -> None:
         if (more := next(originals, None)) is not None:
             raise ShardError(f"the source has more than when {config.out} was made ({more.name}). Name another --out, with --beside {config.out}")
         return
-    examine = partial(examine_original, steps=config.strip, words=config.drop_words)
+    examine = partial(examine_original, steps=config.strip, words=config.drop_words, also=config.also)
     try:
         with open(path, "a", encoding="utf-8") as file, tqdm(initial=len(done), unit="image", desc="looking at originals") as bar:
-            for found in pool.imap(examine, originals, chunksize=16):
-                file.write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
+            for found in pool.map(examine, originals, chunk=16):
+                file.write(json.dumps(asdict(found)) + "\n")  # in ASCII, since names of files need not be text
                 bar.update()
     except OSError as error:
         raise explained(error, path) from error
 
 
-@dataclass(frozen=True)
-class ImportShard:
-    """Pairs of a shard: (key, place of their line in survey.jsonl, group)."""
-
-    split: Split
-    number: int
-    pairs: tuple[tuple[str, int, str], ...]
-
-
-def plan(config: ImportConfig, groups: Groups | None) -> tuple[list[ImportShard], list[tuple[str, str, str]]]:
-    """Which pair comes into which shard, and what is left out: (name, kind, message). Groups are not looked for where they were found before."""
-    path = config.out / GROUPS_FILE
-    if groups is not None:
-        write_lines(path, _grouped(config, groups))
-    by_split: dict[Split, list[tuple[str, int, str]]] = {split: [] for split in SPLITS}
-    skipped = []
-    with open(path, encoding="utf-8") as lines:
-        for number, ((place, line), found) in enumerate(zip(lines_of(config.out / SURVEY_FILE), map(json.loads, lines), strict=True)):
-            if "group" in found:
-                by_split[split_of(found["group"])].append((f"{number % MAX_PAIRS:09d}", place, found["group"]))
-            else:
-                one = json.loads(line)
-                skipped.append((one["name"], found["left_out"], one["message"] or "it may be in no split: see docs/PAIRS.md"))
-    size = config.shard_size
-    shards = [
-        ImportShard(split, number, tuple(pairs[start : start + size]))
-        for split, pairs in by_split.items()
-        for number, start in enumerate(range(0, len(pairs), size))
-    ]
-    return shards, skipped
-
-
-def _grouped(config: ImportConfig, groups: Groups) -> Iterator[dict[str, str]]:
-    """For each line of the survey its group, or why it has none."""
-    for directory in config.beside:
-        groups.add(_existing(directory))
-
-    def surveyed() -> Iterator[dict[str, Any]]:
-        return (json.loads(line) for _, line in lines_of(config.out / SURVEY_FILE))
-
-    found = groups.assign((one["prompt"], int(one["picture"], 16)) for one in surveyed() if not one["kind"])
-    total = sum(1 for _ in lines_of(config.out / SURVEY_FILE))
-    for one in tqdm(surveyed(), "finding near-duplicates", total=total, unit="pair", leave=False):
-        if one["kind"]:
-            yield {"left_out": one["kind"]}
-        else:
-            group = next(found)
-            yield {"group": group} if isinstance(group, str) else {"left_out": group.kind}
-
-
-def _existing(directory: Path) -> Iterator[tuple[str, str, int | None]]:
-    """Prompt, group and picture of the pairs of a data set of ours."""
-    tars = [tar for split in SPLITS for tar in finished_shards(directory / split)]
-    for tar in tqdm(tars, f"reading {directory}", unit="shard", leave=False):
-        for row in pq.read_table(tar.with_suffix(".parquet")).to_pylist():
-            if row["status"] == "success":
-                yield row["prompt"], row["prompt_group"], int(row["picture"], 16) if row.get("picture") else None
-
-
-def _write(config: ImportConfig, shards: Sequence[ImportShard], pool: Any) -> None:
+def _write(config: ImportConfig, shards: Sequence[ImportShard], pool: Pool) -> None:
     missing = [shard for shard in shards if not ShardWriter(config.out / shard.split, shard.number).is_done]
     total = sum(len(shard.pairs) for shard in shards)
     left = sum(len(shard.pairs) for shard in missing)
     with tqdm(total=total, initial=total - left, unit="pair", desc="writing shards") as bar:
-        for written in pool.imap_unordered(partial(write_shard, config.out, config.max_side), missing):
+        for written in pool.map(partial(write_shard, config.out, config.max_side), missing):
             bar.update(written)
 
 
@@ -267,6 +221,8 @@ def write_shard(out: Path, max_side: int | None, shard: ImportShard) -> int:
             try:
                 part = tuple(one.part) if isinstance(one.part, list) else one.part
                 content = Original(one.name, Path(one.file), part).read()
+                if digest_of(content) != one.digest:
+                    raise OriginalError(f"{one.name}: another file than when it was looked at", "exchanged image")
                 writer.add_encoded(key, *_as_kept(content, one, max_side), metadata)
             except (ImageError, OriginalError) as error:  # it was there when it was looked at
                 writer.add_failure(key, metadata, error.kind, str(error))
@@ -289,7 +245,14 @@ def _pair_metadata(one: Survey, group: str) -> dict[str, Any]:
         {"prompt": one.prompt, "negative_prompt": str(facts.get("negative_prompt", ""))}
         | known
         | texts
-        | {"width": one.width, "height": one.height, "revision": None, "prompt_group": group, "original": one.name, "picture": one.picture}
+        | {
+            "width": one.width,
+            "height": one.height,
+            "revision": None,
+            "prompt_group": group,
+            "original": one.name.encode("utf-8", "replace").decode(),
+            "picture": one.picture,
+        }
         | {"tool": said.get("tool", ""), "original_prompt": said.get("original_prompt"), "others": said.get("others", {})}
     )
 
@@ -298,7 +261,7 @@ def _as_kept(content: bytes, one: Survey, max_side: int | None) -> tuple[bytes, 
     """The file as it is, or reduced; formats that others do not read become PNG."""
     suffix = _FORMATS.get(one.format)
     if max_side is None or max(one.width, one.height) <= max_side:
-        if suffix in IMAGE_SUFFIXES and suffix is not None:
+        if suffix is not None:
             return content, suffix
         image, form, options = read_image(content, name=one.name), "PNG", dict[str, Any]()
     else:
@@ -335,27 +298,50 @@ def _settings(config: ImportConfig, nearness: Nearness) -> dict[str, Any]:
     return json.loads(json.dumps({"import": kind} | values | nearness.settings(), default=str))
 
 
-def _description(config: ImportConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "generator": f"import: {settings['import']}",
-        "settings": settings,
-        "split_rule": SPLIT_RULE,
-        "near_duplicates": {name: settings[name] for name in (*Nearness().settings(), "picture_distance")},
-        "command": "python -m data.importers",
-        "arguments": sys.argv[1:],
+def _description(config: ImportConfig, settings: Mapping[str, Any], plan: ImportPlan | None = None) -> dict[str, Any]:
+    """Of an import that has begun, or that is planned."""
+    about: dict[str, Any] = {"generator": f"import: {settings['import']}", "settings": settings}
+    about |= {"command": "python -m data.importers", "arguments": sys.argv[1:]}
+    if plan is None:
+        return about
+    counts, shards = Counter(dict.fromkeys(SPLITS, 0)), Counter(shard.split for shard in plan.shards)
+    for shard in plan.shards:
+        counts[shard.split] += len(shard.pairs)
+    own = f"the source's own {', '.join(plan.declared)}"
+    promised = {name: settings[name] for name in (*Nearness().settings(), "picture_distance")}
+    return about | {
+        "split_rule": f"{own}; else {SPLIT_RULE}" if plan.declared else SPLIT_RULE,
+        "near_duplicates": {} if plan.declared else promised,  # whoever divided the source has promised nothing
+        "counts": dict(counts),
+        "shards": {split: shards[split] for split in SPLITS},
+        "skipped": dict(Counter(kind for _, kind, _ in plan.skipped).most_common()),
     }
 
 
-def _report(config: ImportConfig, settings: dict[str, Any], shards: Sequence[ImportShard], skipped: Sequence[tuple[str, str, str]]) -> None:
-    counts = {split: sum(len(shard.pairs) for shard in shards if shard.split == split) for split in SPLITS}
-    kinds = dict(Counter(kind for _, kind, _ in skipped).most_common())
+def _report(config: ImportConfig, settings: dict[str, Any], plan: ImportPlan) -> None:
+    """What was done, as the shards' stats files count it."""
+    counts, failed = Counter(dict.fromkeys(SPLITS, 0)), Counter[str]()
+    for shard in plan.shards:
+        stats = read_stats(config.out / shard.split / f"{shard.number:05d}")
+        counts[shard.split] += stats.get("successes", 0)
+        failed.update(stats.get("failures", {}))
     listing = config.out / SKIPPED_FILE
-    write_lines(listing, ({"original": name, "kind": kind, "message": message} for name, kind, message in skipped))
-    write_json(config.out / DATASET_FILE, _description(config, settings) | {"counts": counts, "skipped": kinds})
+    write_lines(listing, ({"original": name, "kind": kind, "message": message} for name, kind, message in plan.skipped))
+    kinds = Counter(kind for _, kind, _ in plan.skipped) + failed
+    about = _description(config, settings, plan)
+    write_json(config.out / DATASET_FILE, about | {"counts": dict(counts), "skipped": dict(kinds.most_common())})
     total = sum(counts.values())
     print(f"{config.out}: {total} pairs (" + ", ".join(f"{split} {counts[split]}" for split in SPLITS) + ")")
-    if skipped:
-        print(f"left out {len(skipped)}: " + ", ".join(f"{count} x {kind}" for kind, count in kinds.items()) + f"; each is listed in {listing}")
+    if plan.declared:
+        print(f"The source's own {', '.join(plan.declared)} were kept; --splits hash divides anew, so that nothing near is in two splits.")
+    else:
+        spread = shares(plan.grouped, config.nearness.ignore_words)
+        print(spread.text)
+        if spread.warning is not None:
+            print(f"Warning: {spread.warning}", file=sys.stderr)
+    if kinds:
+        text = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
+        print(f"left out {sum(kinds.values())}: {text}; each is listed in {listing}" + (" or in its shard's table" if failed else ""))
     if not total:
         raise ShardError(f"nothing could be imported; {listing} says why")
     print(f"Look at it:  python -m data.preview {config.out} --out {config.out}.html")
@@ -379,7 +365,7 @@ def parse(arguments: Sequence[str]) -> ImportConfig:
 if __name__ == "__main__":
     try:
         main(parse(sys.argv[1:]))
-    except (MissingExtraError, OSError, ValueError) as error:
+    except (MissingExtraError, OSError, ShardBusyError, ValueError, WorkerError) as error:
         sys.exit(f"data.importers: {error}")
     except KeyboardInterrupt:
         sys.exit("\ndata.importers: stopped. What was done is kept; run the same command to go on.")

@@ -29,11 +29,13 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from data.fitting import FIT_COLUMNS
-from data.images import ImageError
-from data.pairs import ArchivePairs, Pair, PairError
-from data.shards import DATASET_FILE, PairLocation, ShardError, explained, finished_shards, index_shard, read_json
+from data.errors import ImageError, PairError, ShardError
+from data.files import explained, read_json
+from data.loading.fit import FIT_COLUMNS
 from data.splits import SPLITS, Split, words_of
+from data.store.archive import PairLocation
+from data.store.directory import DATASET_FILE, finished_shards, index_shard
+from data.store.pairs import ArchivePairs, Pair
 
 _WORDS = 60
 _BINS = 24

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,6 @@ MINI_DIRECTORY = Path(__file__).resolve().parents[1] / "assets" / "mini-diffusio
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
     "dpm++": "DPMSolverMultistepScheduler",
-    "dpm++-sde": "DPMSolverSDEScheduler",
     "euler": "EulerDiscreteScheduler",
     "euler-a": "EulerAncestralDiscreteScheduler",
     "heun": "HeunDiscreteScheduler",
@@ -98,6 +98,17 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype | None
     return pipeline
 
 
+@cache
+def model_revision(model: str) -> str | None:
+    """The commit of a model of the Hub as it was downloaded; None for a directory, and for the embedded one."""
+    if model == MINI or Path(model).exists():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, INDEX_FILE)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def _left_out(parts: Mapping[str, Any]) -> dict[str, None]:
     """Parts that a pipeline was saved without, such as Stable Diffusion 3's third text encoder, which diffusers wants to be told of."""
     return {name: None for name, kind in parts.items() if kind == [None, None]}
@@ -114,6 +125,8 @@ def use_scheduler(pipeline: DiffusionPipeline, name: str) -> None:
     kind = getattr(diffusers, SCHEDULERS.get(name, name), None)
     if kind is None or not hasattr(kind, "from_config") or "Scheduler" not in SCHEDULERS.get(name, name):
         raise PipelineError(f"no scheduler {name!r}; take one of {', '.join(SCHEDULERS)}, or a class of diffusers such as EulerDiscreteScheduler")
+    if kind.__name__ == "DPMSolverSDEScheduler":
+        raise PipelineError(f"{kind.__name__} draws its noise from no seed of ours, so that an image could not be made again; take dpm++ or euler-a")
     before = type(pipeline.scheduler).__name__
     if "FlowMatch" in before and "FlowMatch" not in kind.__name__:
         raise PipelineError(f"{type(pipeline).__name__} samples a flow ({before}); {kind.__name__} does not. Leave --scheduler out")

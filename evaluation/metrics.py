@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.embeddings import SentenceEncoder
-from data.extras import MissingExtraError
+from data.errors import MissingExtraError
 
 Scores = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.extras import MissingExtraError
+from data.errors import MissingExtraError
 from evaluation.metrics import Scores
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from data.extras import MissingExtraError
+from data.errors import MissingExtraError
 from data.images import to_rgb
 
 

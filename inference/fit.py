@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.examples import IGNORED_LABEL, Collate, Example, TextFormat
 from data.images import to_rgb
+from data.loading.examples import Collate, Example, TextFormat
 from inference.inverter import PromptInverter
+from model import IGNORED_LABEL
 from model.cache import PrefixCache
 
 REFERENCES = 8
@@ -35,7 +36,7 @@ class PromptFit:
         self.inverter = inverter
         model, tokenizer = inverter.model, inverter.tokenizer
         self._text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
-        self._collate = Collate(tokenizer.pad_id)
+        self._collate = Collate(tokenizer.pad_id, IGNORED_LABEL)
         self._references = [self._prefix(image) for image in references]  # whose keys and values all texts share
 
     @torch.inference_mode()

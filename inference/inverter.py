@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.images import Preprocess, read_image, to_rgb
+from data.images import read_image, to_rgb
 from model import CaptionModel, CheckpointError, Hypothesis, find_checkpoint, load_model, save_model
-from tokenizer import PromptTokenizer, TokenizerError
+from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
 
-TOKENIZER_FILE = "tokenizer.json"
 DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[1] / "assets" / "mini-inverter"
 
 
@@ -40,8 +39,7 @@ class PromptInverter:
             )
         self.model = model.eval()
         self.tokenizer = tokenizer
-        preprocessing = model.config.preprocessing
-        self.preprocess = Preprocess(preprocessing.size, preprocessing.mean, preprocessing.std, preprocessing.interpolation, preprocessing.crop)
+        self.preprocess = model.config.preprocessing
 
     @classmethod
     def from_pretrained(cls, checkpoint: str | Path = DEFAULT_CHECKPOINT, *, device: str = "auto", dtype: str = "auto") -> PromptInverter:

@@ -1,11 +1,12 @@
 """The network alone: an image encoder feeding a transformer decoder with GIT's attention."""
 
 from model.checkpoint import load_model, save_model
-from model.config import EncoderConfig, ModelConfig, PreprocessingConfig
+from model.config import EncoderConfig, ModelConfig
 from model.decoding import Hypothesis
 from model.encoder import EncoderError, pretrained_preprocessing
 from model.files import CheckpointError, find_checkpoint
 from model.network import IGNORED_LABEL, CaptionModel
+from model.preprocessing import Preprocessing
 
 __all__ = [
     "IGNORED_LABEL",
@@ -15,7 +16,7 @@ __all__ = [
     "EncoderError",
     "Hypothesis",
     "ModelConfig",
-    "PreprocessingConfig",
+    "Preprocessing",
     "find_checkpoint",
     "load_model",
     "pretrained_preprocessing",

@@ -8,23 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessingConfig:
-    """How a picture becomes `pixel_values`; frozen when a model is built, so that it travels with the weights."""
-
-    image_size: int | tuple[int, int]
-    """Pixels: one number for a square, or height and width."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    crop: Literal["squeeze", "center"] = "squeeze"
-    """How a picture of another shape fits: squeezed, or the middle of it."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+from model.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +33,7 @@ class ModelConfig:
     embedding also makes the logits."""
 
     encoder: EncoderConfig
-    preprocessing: PreprocessingConfig
+    preprocessing: Preprocessing
     vocab_size: int
     bos_token_id: int
     eos_token_id: int
@@ -95,7 +79,7 @@ class ModelConfig:
         preprocessing = values.pop("preprocessing")
         if isinstance(preprocessing, dict):
             preprocessing |= {name: tuple(value) for name, value in preprocessing.items() if isinstance(value, list)}
-        return _checked(cls, values | {"encoder": encoder, "preprocessing": _checked(PreprocessingConfig, preprocessing, path)}, path)
+        return _checked(cls, values | {"encoder": encoder, "preprocessing": _checked(Preprocessing, preprocessing, path)}, path)
 
 
 def _checked(kind: type[Any], values: Any, path: Path) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -166,13 +167,12 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.width, config.width)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        n, t, _ = x.shape
-        qkv = self.qkv(x).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (3, N, H, T, D)
+        qkv = rearrange(self.qkv(x), "n t (three h d) -> three n h t d", three=3, h=self.heads)
         query, key, value = qkv.unbind(0)  # one backward for the three; indexing would fill three tensors of zeros
         return query, key, value
 
     def join(self, mixed: Tensor) -> Tensor:
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        return self.output(rearrange(mixed, "n h t d -> n t (h d)"))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, drop: float = 0.0) -> Tensor:
@@ -198,20 +198,20 @@ def attend_shared(
         key, value: (N, H, S, D).
         mask: (T, P + S), True = may attend; None: all may.
     """
-    images, heads, p, d = prefix_key.shape
+    images, _, p, d = prefix_key.shape
     hypotheses, t = query.shape[0] // images, query.shape[2]
     if hypotheses == 1 and t > 1:  # for one new token the joining would cost more than the attention
         return attend(query, torch.cat([prefix_key, key], 2), torch.cat([prefix_value, value], 2), mask, drop)
     # the hypotheses of an image become rows of one product with its keys
     query = query * d**-0.5
-    rows = query.view(images, hypotheses, heads, t, d).transpose(1, 2).reshape(images, heads, hypotheses * t, d)
-    to_image = (rows @ prefix_key.transpose(2, 3)).view(images, heads, hypotheses, t, p).transpose(1, 2).reshape(-1, heads, t, p)
+    rows = rearrange(query, "(b n) h t d -> b h (n t) d", b=images)
+    to_image = rearrange(rows @ prefix_key.transpose(2, 3), "b h (n t) p -> (b n) h t p", t=t)
     scores = torch.cat([to_image, query @ key.transpose(2, 3)], dim=-1)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     weights = dropout(scores.softmax(dim=-1), drop)
-    on_image = weights[..., :p].view(images, hypotheses, heads, t, p).transpose(1, 2).reshape(images, heads, hypotheses * t, p)
-    from_image = (on_image @ prefix_value).view(images, heads, hypotheses, t, d).transpose(1, 2).reshape(-1, heads, t, d)
+    on_image = rearrange(weights[..., :p], "(b n) h t p -> b h (n t) p", b=images)
+    from_image = rearrange(on_image @ prefix_value, "b h (n t) d -> (b n) h t d", t=t)
     return from_image + weights[..., p:] @ value
 
 

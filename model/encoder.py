@@ -9,9 +9,11 @@ from typing import Any
 
 import timm
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
-from model.config import EncoderConfig, PreprocessingConfig
+from model.config import EncoderConfig
+from model.preprocessing import Preprocessing
 
 
 class EncoderError(ValueError):
@@ -26,7 +28,7 @@ class ImageEncoder(nn.Module):
     decoder's width. Of several images each has a learned embedding added before the projection, as GIT's video frames do.
     """
 
-    def __init__(self, config: EncoderConfig, preprocessing: PreprocessingConfig, width: int) -> None:
+    def __init__(self, config: EncoderConfig, preprocessing: Preprocessing, width: int) -> None:
         super().__init__()
         height, breadth = preprocessing.size
         self.backbone: Any = _create(config, preprocessing.size)
@@ -58,7 +60,7 @@ class ImageEncoder(nn.Module):
     def _tokens(self, output: Tensor) -> Tensor:
         if not self.gives_map:
             return output
-        return output.flatten(1, 2) if self.channels_last else output.flatten(2).transpose(1, 2)
+        return rearrange(output, "b h w k -> b (h w) k" if self.channels_last else "b k h w -> b (h w) k")
 
     def _grid(self, output: Tensor) -> tuple[int, int] | None:
         """Rows and columns of the picture that the last image tokens stand for, row by row; tokens of the whole picture (class token,
@@ -84,18 +86,20 @@ class ImageEncoder(nn.Module):
             )
         if not torch.compiler.is_compiling():  # which fuses for itself
             self._choose_attention(pixel_values)
-        features = self._tokens(self._run(pixel_values.flatten(0, 1) if frames else pixel_values))
-        return features.unflatten(0, (-1, frames)) if frames else features
+        if not frames:
+            return self._tokens(self._run(pixel_values))
+        features = self._tokens(self._run(rearrange(pixel_values, "b f c h w -> (b f) c h w")))
+        return rearrange(features, "(b f) p k -> b f p k", f=frames)
 
     def project(self, features: Tensor) -> Tensor:
         """What `features` gives -> (B, P, `width`), or (B, F * P, `width`)."""
         if self.position is not None:
             features = features + self.position
         if features.ndim == 4 and self.frame_embedding is not None:
-            features = (features + self.frame_embedding[: features.shape[1]]).flatten(1, 2)
+            features = rearrange(features + self.frame_embedding[: features.shape[1]], "b f p k -> b (f p) k")
         return self.projection(features)
 
-    def load_pretrained(self, config: EncoderConfig, preprocessing: PreprocessingConfig) -> None:
+    def load_pretrained(self, config: EncoderConfig, preprocessing: Preprocessing) -> None:
         """Take timm's published weights; `config.arguments` may name a file of them: `pretrained_cfg_overlay={"file": path}`.
 
         Raises:

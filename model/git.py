@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import EncoderConfig, ModelConfig, PreprocessingConfig
+from model.config import EncoderConfig, ModelConfig
 from model.files import CheckpointError
+from model.preprocessing import Preprocessing
 
 MODEL_TYPE = "git"  # config.json says so
 _HEAD_DIM = 64  # of all published GITs, and of CLIP's ViTs
@@ -184,7 +185,7 @@ def _timm_arguments(patch: int, width: int, depth: int, heads: int, side: int, f
     return arguments
 
 
-def _preprocessing(preprocessor: Mapping[str, Any], side: int) -> PreprocessingConfig:
+def _preprocessing(preprocessor: Mapping[str, Any], side: int) -> Preprocessing:
     """CLIP's: the shorter side to `side`, then the middle square; or straight to a square where the file says so."""
     size, crop = preprocessor.get("size", {"shortest_edge": side}), preprocessor.get("crop_size", side)
     centred = preprocessor.get("do_center_crop", True) and "shortest_edge" in size
@@ -194,7 +195,7 @@ def _preprocessing(preprocessor: Mapping[str, Any], side: int) -> PreprocessingC
     resampling = preprocessor.get("resample", 3)
     if resampling not in _PIL_RESAMPLING:
         raise CheckpointError(f"preprocessor_config.json: resample {resampling} is not supported; 2 (bilinear) and 3 (bicubic) are")
-    return PreprocessingConfig(
+    return Preprocessing(
         image_size=side,
         mean=tuple(preprocessor.get("image_mean", _CLIP_MEAN)),
         std=tuple(preprocessor.get("image_std", _CLIP_STD)),

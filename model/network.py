@@ -1,4 +1,14 @@
-"""`CaptionModel`: image encoder and decoder as one network."""
+"""`CaptionModel`: image encoder and decoder as one network. How a prediction is made:
+
+picture       --Preprocessing-->   pixel_values (B, 3, H, W)             model/preprocessing.py
+pixel_values  --ImageEncoder-->    image tokens (B, P, K)                model/encoder.py: any timm model, Linear + LayerNorm
+image tokens  --Decoder.prefix-->  their keys and values, once an image  model/decoder.py, model/cache.py: PrefixCache
+begin token   --Decoder-->         hidden states (N, T, K)               text sees the image and the text before it: model/masks.py
+hidden        --Decoder.logits-->  logits (N, V)                         the tied embedding
+logits        --search, sample-->  the next token of each hypothesis     model/decoding.py: greedy, beams, sampling, rules
+that token    --Decoder-->         one step on, earlier text remembered  model/cache.py: KVCache
+tokens        --decode-->          the prompt                            tokenizer/, in inference/inverter.py
+"""
 
 from __future__ import annotations
 

@@ -7,18 +7,20 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from data.plan import image_seed
-from data.prompts import PromptRecord
-from data.shards import DATASET_FILE, ShardWriter, write_json
+from data.files import write_json
 from data.splits import SPLITS, Split, split_of
+from data.store.directory import DATASET_FILE
+from data.store.writer import ShardWriter
 from diffusion.mini.world import COLOURS, SUBJECTS, random_scenes
-from model import CaptionModel, EncoderConfig, ModelConfig, PreprocessingConfig
+from model import CaptionModel, EncoderConfig, ModelConfig, Preprocessing
+from synthesis.plan import image_seed
+from synthesis.prompts import PromptRecord
 
 
 def tiny_config(**changes: object) -> ModelConfig:
     values: dict[str, object] = {
         "encoder": EncoderConfig(name="test_vit", arguments={"img_size": 32}),
-        "preprocessing": PreprocessingConfig(image_size=32),
+        "preprocessing": Preprocessing(image_size=32),
         "vocab_size": 23,
         "bos_token_id": 1,
         "eos_token_id": 2,
@@ -65,5 +67,6 @@ def write_dataset(directory: Path, count: int, shard_size: int = 25) -> Path:
                     slots = dict(record.slots)
                     metadata = {"prompt": record.prompt, "seed": image_seed(0, int(key)), "prompt_group": record.group, "slots": slots}
                     writer.add(key, painted(slots["subject"], slots["colour"]), metadata)
-    write_json(directory / DATASET_FILE, {"settings": {}, "arguments": []})
+    shards = {split: -(-len(pairs) // shard_size) for split, pairs in by_split.items()}
+    write_json(directory / DATASET_FILE, {"settings": {}, "arguments": [], "shards": shards})
     return directory

@@ -31,9 +31,10 @@ from safetensors.torch import load_file, save_file
 import caption
 import evaluate
 import generate_data
-from data.pairs import PairDataset, PairError
-from data.shards import ShardError, index_shard
+from data.errors import PairError, ShardError
 from data.splits import SPLITS
+from data.store.directory import index_shard
+from data.store.pairs import PairDataset
 from evaluation.baselines import BaselineError
 from model import CheckpointError
 

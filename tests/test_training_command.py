@@ -25,8 +25,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import score
 import train
-from data.shards import DATASET_FILE, ShardError, ShardWriter, finished_shards, read_column, write_json
+from data.errors import ShardError
+from data.files import write_json
 from data.splits import prompt_group, split_of
+from data.store.columns import read_column
+from data.store.directory import DATASET_FILE, finished_shards
+from data.store.writer import ShardWriter
 from training.config import ConfigError
 from training.health import TrainingError
 from training.run_state import RunStateError
@@ -204,7 +208,7 @@ def test_unreadable_pairs_are_counted_and_too_many_stop_the_run(
             with ShardWriter(data / split, 0) as writer:
                 for i in range(8):
                     writer.add(f"{i:05d}", Image.new("RGB", (40, 40), (0, i, 0)), {"prompt": f"a green picture {i}"})
-        write_json(data / DATASET_FILE, {"settings": {}, "arguments": []})
+        write_json(data / DATASET_FILE, {"shards": {"train": 1, "val": 1, "test": 1}})
         arguments = ["mini", "--data", data, "--out", tmp_path / f"run{broken}", *TINY, "--max-steps", "20"]
         if broken == 40:
             with pytest.raises(TrainingError, match=r"pairs could not be used: \d+ x damaged image\. Mend or remove them"):

@@ -1,5 +1,5 @@
 """The prompt tokenizer: byte-level BPE."""
 
-from tokenizer.bpe import PromptTokenizer, TokenizerError
+from tokenizer.bpe import TOKENIZER_FILE, PromptTokenizer, TokenizerError
 
-__all__ = ["PromptTokenizer", "TokenizerError"]
+__all__ = ["TOKENIZER_FILE", "PromptTokenizer", "TokenizerError"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+TOKENIZER_FILE = "tokenizer.json"  # in a checkpoint and in a run
 BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 _SPECIALS = ((BOS, EOS, PAD), ("[CLS]", "[SEP]", "[PAD]"))  # ours, and those of BERT's WordPiece, which GIT uses
 SMALLEST_VOCABULARY = 256 + 3  # every byte and the three special tokens

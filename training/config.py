@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data.fitting import Measure
-from model import EncoderConfig, ModelConfig, PreprocessingConfig, pretrained_preprocessing
+from data.loading.fit import Measure
+from model import EncoderConfig, ModelConfig, Preprocessing, pretrained_preprocessing
 from tokenizer import PromptTokenizer
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -52,7 +52,7 @@ class NetworkConfig:
         seen = pretrained_preprocessing(self.encoder) if self.pretrained_encoder else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         return ModelConfig(
             encoder=EncoderConfig(name=self.encoder, stage=self.stage, arguments=arguments),
-            preprocessing=PreprocessingConfig(image_size=self.image_size, **seen),
+            preprocessing=Preprocessing(image_size=self.image_size, **seen),
             label_smoothing=label_smoothing,
             vocab_size=tokenizer.vocab_size,
             bos_token_id=tokenizer.bos_id,
@@ -80,6 +80,8 @@ class TrainConfig:
     stream: bool = False
     """Read --data as it comes instead of by number: tars at URLs (https://, s3://, whatever fsspec opens) or a Hub data set too large for this
     machine. Validation and test take the first pairs of their share."""
+    partial: bool = False
+    """Train on what is there of a data set directory that is not finished."""
     image_column: str | None = None
     """The column of images in a Hub data set, where there are several."""
     prompt_column: str | None = None
@@ -217,64 +219,52 @@ def _known(kind: type[Any], values: dict[str, Any], path: Path) -> dict[str, Any
 
 def mini() -> TrainConfig:
     """The embedded world from nothing on a 2-core CPU, in minutes."""
-    model = NetworkConfig(
-        encoder="resnet18",
-        stage=2,
-        image_size=64,
-        width=192,
-        layers=4,
-        heads=4,
-        ffn_width=768,
-        dropout=0.0,
-        max_text_tokens=48,
-        vocab_size=2048,
-    )
-    return TrainConfig(model=model, max_steps=1300, evaluate_every=650)
+    return _preset("mini")
 
 
 def small() -> TrainConfig:
     """One consumer GPU, 50,000 to 100,000 pairs."""
-    model = NetworkConfig(encoder="vit_small_patch16_224", pretrained_encoder=True)
-    return TrainConfig(
-        name="small",
-        model=model,
-        data="datasets/small",
-        max_steps=20_000,
-        batch_size=128,
-        learning_rate=5e-4,
-        encoder_rate=0.2,
-        warmup_steps=1000,
-        evaluate_every=1000,
-        workers=6,
-    )
+    return _preset("small")
 
 
 def base() -> TrainConfig:
     """GIT-base shape, several GPUs, millions of pairs."""
-    model = NetworkConfig(
-        encoder="vit_base_patch16_clip_224",
-        pretrained_encoder=True,
-        width=768,
-        layers=6,
-        heads=12,
-        ffn_width=3072,
-        vocab_size=30_000,
-        max_text_tokens=128,
-    )
-    return TrainConfig(
-        name="base",
-        model=model,
-        data="datasets/base",
-        max_steps=200_000,
-        batch_size=64,
-        learning_rate=2.5e-4,
-        encoder_rate=0.2,
-        warmup_steps=5000,
-        ema_decay=0.9998,
-        evaluate_every=2000,
-        save_every=1000,
-        workers=6,
-    )
+    return _preset("base")
 
 
 PRESETS = {"mini": mini, "small": small, "base": base}
+# fmt: off
+_ENCODERS = {
+    "":      ("encoder",                   "pretrained_encoder", "stage", "image_size"),
+    "mini":  ("resnet18",                  False,                2,       64),
+    "small": ("vit_small_patch16_224",     True,                 None,    224),
+    "base":  ("vit_base_patch16_clip_224", True,                 None,    224),
+}
+_DECODERS = {
+    "":      ("width", "layers", "heads", "ffn_width", "dropout", "max_text_tokens", "vocab_size"),
+    "mini":  (192,     4,        4,       768,         0.0,       48,                2048),
+    "small": (384,     6,        6,       1536,        0.1,       96,                8192),
+    "base":  (768,     6,        12,      3072,        0.1,       128,               30_000),
+}
+_RUNS = {
+    "":      ("data",           "max_steps", "batch_size", "learning_rate", "encoder_rate", "warmup_steps", "ema_decay"),
+    "mini":  ("datasets/mini",  1300,        64,           1e-3,            1.0,            100,            0.0),
+    "small": ("datasets/small", 20_000,      128,          5e-4,            0.2,            1000,           0.0),
+    "base":  ("datasets/base",  200_000,     64,           2.5e-4,          0.2,            5000,           0.9998),
+}
+_INTERVALS = {
+    "":      ("evaluate_every", "save_every", "workers"),
+    "mini":  (650,              250,          1),
+    "small": (1000,             250,          6),
+    "base":  (2000,             1000,         6),
+}
+# fmt: on
+
+
+def _preset(name: str) -> TrainConfig:
+    encoder, decoder, run, intervals = (_row(table, name) for table in (_ENCODERS, _DECODERS, _RUNS, _INTERVALS))
+    return TrainConfig(name=name, model=NetworkConfig(**encoder, **decoder), **run, **intervals)
+
+
+def _row(table: dict[str, tuple[Any, ...]], name: str) -> dict[str, Any]:
+    return dict(zip(table[""], table[name], strict=True))

@@ -12,16 +12,18 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from data.batches import Place, ShuffledBatches
-from data.examples import Batch, Collate, Examples, TextFormat, readable_pairs
-from data.fitting import FIT_COLUMNS, CurriculumBatches, FittingPairs, WeighedBatches, chance_column, read_scores
-from data.images import AugmentedPreprocess, Preprocess
-from data.pairs import Pair, PairDataset
-from data.shards import ShardError
-from data.sources import ListedPairs, PairSource, open_pairs, prompts
+from data.errors import ShardError
+from data.loading.augmentation import RandomCrop
+from data.loading.examples import Batch, Collate, Examples, TextFormat, readable_pairs
+from data.loading.fit import FIT_COLUMNS, CurriculumBatches, FittingPairs, WeighedBatches, chance_column, read_scores
+from data.loading.order import Place, ShuffledBatches
+from data.loading.stream import Position, StreamedExamples, StreamLoader, StreamState, held_out, training_prompts
+from data.sources.chosen import ListedPairs, PairSource, prompts
+from data.sources.opening import open_pairs
+from data.sources.streams import Shards, open_stream
 from data.splits import Split
-from data.streams import Position, Shards, StreamedExamples, StreamLoader, StreamState, held_out, open_stream, training_prompts
-from model import CaptionModel
+from data.store.pairs import Pair, PairDataset
+from model import IGNORED_LABEL, CaptionModel
 from tokenizer import PromptTokenizer
 from training.config import TrainConfig
 from training.features import FeatureExamples, compute_features
@@ -50,7 +52,8 @@ class TrainingData:
                 self.training = self._fitting(self.training)
 
     def _open(self, split: Split) -> PairSource:
-        return open_pairs(self.config.data, split, image_name=self.config.image_column, prompt_name=self.config.prompt_column)
+        config = self.config
+        return open_pairs(config.data, split, image_name=config.image_column, prompt_name=config.prompt_column, partial=config.partial)
 
     def _fitting(self, pairs: PairSource) -> FittingPairs:
         if not isinstance(pairs, PairDataset):
@@ -92,11 +95,10 @@ class Batches:
     def __init__(self, data: TrainingData, model: CaptionModel, tokenizer: PromptTokenizer, run: Path, accelerator: Accelerator) -> None:
         self.config = config = data.config
         self.accelerator = accelerator
-        seen = model.config.preprocessing
-        preprocess = Preprocess(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
+        preprocess = model.config.preprocessing
         text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
-        augment = AugmentedPreprocess(preprocess) if config.augment else None
-        self.collate = Collate(tokenizer.pad_id)
+        augment = RandomCrop(preprocess.size, preprocess.interpolation) if config.augment else None
+        self.collate = Collate(tokenizer.pad_id, IGNORED_LABEL)
         self.validation = Examples(data.validation, preprocess, text)
         self.normalise: Callable[[Tensor], Tensor] = _as_they_are if config.reuse_features else preprocess.normalise
         self.states: dict[str, Any] = {}

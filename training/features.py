@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from data.batches import Place
-from data.examples import Example, Examples
+from data.loading.examples import Example, Examples
+from data.loading.order import Place
 from model.encoder import ImageEncoder
 
 _BATCH = 64

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from data.examples import Batch
+from data.loading.examples import Batch
 from training.run_state import Progress
 
 

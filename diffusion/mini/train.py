@@ -50,6 +50,7 @@ from diffusion.mini.renders import CHUNK, Chunks, make_renders, open_images, ope
 from diffusion.mini.world import random_scenes
 
 GUIDANCE_DROPOUT = 0.1
+BEGUN_FILE = "begun.json"
 SUBJECT_WEIGHT = 3.0  # an error on a subject counts that much more: backgrounds are learnt soon, and a third of the picture is who it shows
 
 
@@ -87,6 +88,8 @@ def main(config: MiniDiffusionConfig) -> None:
         raise ValueError(f"--out {config.out} holds something else than a pipeline, and would be replaced; name another directory")
     accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())  # without it torchrun on CPUs starts strangers
     config.run_dir.mkdir(parents=True, exist_ok=True)
+    with accelerator.main_process_first():
+        _check_begun(config)
     renders = config.run_dir / "renders"
     with accelerator.main_process_first():  # the first process renders, the others find it done
         make_renders(renders, config.renders, seed=config.seed, processes=os.cpu_count() or 1)
@@ -102,6 +105,24 @@ def main(config: MiniDiffusionConfig) -> None:
         shutil.rmtree(config.out, ignore_errors=True)  # as a whole: weights left over from another export would be loaded instead
         os.replace(finished, config.out)
         print(f"The pipeline is in {config.out}. Look at it: python -m diffusion.mini.probe --model {config.out}")
+
+
+def _check_begun(config: MiniDiffusionConfig) -> None:
+    """What a run directory holds depends on where its run began: latents on the autoencoder, the state on the weights.
+
+    Raises:
+        ValueError: it was begun with something else.
+    """
+    path = config.run_dir / BEGUN_FILE
+    now = {"start_from": str(config.start_from) if config.start_from is not None else None, "seed": config.seed, "batch_size": config.batch_size}
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        before = now | ({"start_from": None} if any((config.run_dir / name).exists() for name in ("vae", "latents", "tokenizer")) else {})
+        path.with_suffix(".tmp").write_text(json.dumps(before) + "\n", encoding="utf-8")
+        os.replace(path.with_suffix(".tmp"), path)
+    if differing := [f"{name}: {before.get(name)} there, {value} now" for name, value in now.items() if before.get(name) != value]:
+        raise ValueError(f"--run-dir {config.run_dir} was begun with something else ({'; '.join(differing)}); name another, or the same to go on")
 
 
 def _autoencoder(config: MiniDiffusionConfig, accelerator: Accelerator, images: Chunks) -> AutoencoderTiny:
@@ -239,15 +260,7 @@ def _denoiser(
         return torch.from_numpy(latents[rows]).float(), torch.from_numpy(prompts).long(), subjects
 
     def loss_of(module: nn.Module, clean: torch.Tensor, input_ids: torch.Tensor, subjects: torch.Tensor) -> torch.Tensor:
-        n = len(clean)
-        timesteps = (_noise_levels(n).to(clean.device) * len(signal_share)).long()
-        share = signal_share[timesteps].view(-1, 1, 1, 1)
-        noise = torch.randn_like(clean)
-        noisy = (share.sqrt() * clean + (1 - share).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        velocity = share.sqrt() * noise - (1 - share).sqrt() * clean
-        weight = 1 + SUBJECT_WEIGHT * subjects
-        error = (module(noisy, timesteps, input_ids).float() - velocity).square().mean(1, keepdim=True)
-        return (weight * error).sum() / weight.sum()
+        return velocity_loss(module, signal_share, clean, input_ids, subjects)
 
     prompts = [prompt for _, prompt in itertools.islice(random_scenes(config.seed + 1, held_out=True), 32)]
 
@@ -280,6 +293,27 @@ def _denoiser(
         seed=config.seed,
     )
     fit(module, draw_batch, loss_of, fit_config, accelerator=accelerator, directory=config.run_dir, on_save=export)
+
+
+def velocity_loss(
+    module: nn.Module, signal_share: torch.Tensor, clean: torch.Tensor, input_ids: torch.Tensor, subjects: torch.Tensor
+) -> torch.Tensor:
+    """Squared error of the velocity, sqrt(a) noise - sqrt(1 - a) clean (Salimans and Ho, arXiv 2202.00512, section 4), weighted towards subjects.
+
+    Args:
+        signal_share: (timesteps,), the a of each.
+        clean: (B, C, h, w) latents.
+        input_ids: (B, T).
+        subjects: (B, 1, h, w), how much of each place is a subject, 0 to 1.
+    """
+    timesteps = (_noise_levels(len(clean)).to(clean.device) * len(signal_share)).long()
+    share = signal_share[timesteps].view(-1, 1, 1, 1)
+    noise = torch.randn_like(clean)
+    noisy = (share.sqrt() * clean + (1 - share).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+    velocity = share.sqrt() * noise - (1 - share).sqrt() * clean
+    weight = 1 + SUBJECT_WEIGHT * subjects
+    error = (module(noisy, timesteps, input_ids).float() - velocity).square().mean(1, keepdim=True)
+    return (weight * error).sum() / weight.sum()
 
 
 def _noise_levels(n: int) -> torch.Tensor:

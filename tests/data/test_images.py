@@ -1,6 +1,7 @@
 import io
 import random
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from data.images import AugmentedPreprocess, ImageError, Preprocess, read_image
+from data.errors import ImageError
+from data.images import read_image
+from data.loading.augmentation import RandomCrop
+from model import Preprocessing
 
-PREPROCESS = Preprocess((16, 16), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bicubic")
+PREPROCESS = Preprocessing(image_size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **arguments: object) -> bytes:
@@ -79,7 +83,7 @@ def test_pixel_values_by_hand() -> None:
 def test_augmentation_keeps_left_and_right() -> None:
     image = Image.new("RGB", (64, 64))
     image.paste((255, 255, 255), (32, 0, 64, 64))
-    views = [AugmentedPreprocess(PREPROCESS)(image, random.Random(i)) for i in range(20)]
+    views = [RandomCrop(PREPROCESS.size, PREPROCESS.interpolation)(image, random.Random(i)) for i in range(20)]
     assert all(view[0, 8, 0] < view[0, 8, -1] for view in views)
     assert any(not torch.equal(views[0], view) for view in views)
 
@@ -99,7 +103,54 @@ def test_the_middle_of_a_picture_of_another_shape(shape: tuple[int, int], size: 
     assert reduced == size[::-1]
     scale = min(shape) / 20
     expected = image.resize((round(shape[0] / scale), round(shape[1] / scale)), Image.Resampling.BICUBIC).crop(box)
-    preprocess = Preprocess(size, (0, 0, 0), (1, 1, 1), "bicubic", "center")
+    preprocess = Preprocessing(image_size=size, mean=(0, 0, 0), std=(1, 1, 1), crop="center")
     assert np.array_equal((preprocess(image) * 255).round().numpy().transpose(1, 2, 0), np.asarray(expected))
-    squeezed = Preprocess(size, (0, 0, 0), (1, 1, 1), "bicubic")(image)
+    squeezed = Preprocessing(image_size=size, mean=(0, 0, 0), std=(1, 1, 1))(image)
     assert squeezed.shape == (3, *size)
+
+
+@pytest.mark.parametrize("what", ["text", "profile"])
+def test_long_texts_and_profiles_of_a_png_are_read(tmp_path: Path, what: str) -> None:
+    """ComfyUI's graphs are longer than the megabyte that Pillow unpacks by itself."""
+    notes = PngImagePlugin.PngInfo()
+    if what == "text":
+        notes.add_text("workflow", "x" * (3 << 20), zip=True)
+    profile = bytes(3 << 20) if what == "profile" else None
+    Image.new("RGB", (12, 10), "red").save(tmp_path / "a.png", pnginfo=notes, icc_profile=profile)
+    assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_text_that_is_a_bomb_is_still_refused(tmp_path: Path) -> None:
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("workflow", "x" * (100 << 20), zip=True)
+    Image.new("RGB", (12, 10)).save(tmp_path / "a.png", pnginfo=notes)
+    assert (tmp_path / "a.png").stat().st_size < 200_000
+    with pytest.raises(ImageError, match="not a readable image"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".eps", ".jpg"])
+def test_only_formats_on_the_list_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Whatever its name says: of an EPS Pillow would start another program."""
+    monkeypatch.setattr("subprocess.check_call", lambda *arguments, **options: pytest.fail("another program was started"))
+    (tmp_path / f"a{suffix}").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(ImageError, match="not a readable image"):
+        read_image(tmp_path / f"a{suffix}")
+
+
+def test_heic_is_read_where_the_extra_is_there_and_named_where_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "a.heic", quality=95)
+    red = read_image(tmp_path / "a.heic").getpixel((30, 20))
+    assert red[0] > 240
+    assert max(red[1:]) < 20
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"pip install -e '\.\[heic\]'"):
+        read_image(tmp_path / "a.heic")
+
+
+def test_damaged_orientation_turns_nothing(tmp_path: Path) -> None:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\xff\xff\xff\xff"
+    Image.new("RGB", (12, 10), "red").save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").size == (12, 10)

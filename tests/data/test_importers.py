@@ -1,30 +1,37 @@
+import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from archives import numbered, write_tar
+from archives import encoded, numbered, write_tar
 from commands import ROOT
 from filelock import FileLock
 from PIL import Image, ImageDraw, PngImagePlugin
 
 from data.audit import AuditConfig
 from data.audit import main as audit
+from data.errors import ShardError
+from data.groups.words import jaccard
 from data.importers import main, parse
-from data.nearness import jaccard
-from data.pairs import PairDataset
-from data.shards import ShardError, finished_shards
-from data.splits import SPLITS, words_of
+from data.imports.planning import plan_import
+from data.splits import SPLITS, split_of, words_of
+from data.store.directory import finished_shards
+from data.store.pairs import PairDataset
 
 WORDS = ("castle river fox lantern mountain violin garden robot", "ocean bicycle owl forest teapot desert ship cathedral")
+
+CASES = Path(__file__).parent / "metadata" / "cases"
 
 
 def picture(seed: int, size: int = 48) -> Image.Image:
@@ -226,3 +233,130 @@ def test_killed_at_any_moment_it_makes_the_same(tmp_path: Path) -> None:
     for shard in shards:
         assert (tmp_path / "killed" / shard).read_bytes() == (tmp_path / "whole" / shard).read_bytes()
     assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+def skipped(out: Path) -> Counter[str]:
+    return Counter(json.loads((out / "dataset.json").read_text())["skipped"])
+
+
+def test_one_bad_file_never_stops_an_import(tmp_path: Path) -> None:
+    source = folder(tmp_path / "in", 12)
+    good = (source / "0000.png").read_bytes()
+    content = io.BytesIO()
+    picture(1).save(content, "AVIF")
+    (source / "damaged.avif").write_bytes(content.getvalue()[:200] + b"\xff" * 50)
+    (source / "dds.png").write_bytes(b"DDS " + bytes(120))
+    (source / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\xff\xff\xff\xff"
+    picture(60).save(source / "exif.jpg", exif=exif)
+    (source / "exif.txt").write_text("with damaged exif")
+    save(source / "deep.png", 61, None)
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("prompt", '{"a":' * 100_000)
+    picture(62).save(source / "deep.png", pnginfo=notes)
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("XML:com.adobe.xmp", '<?xml version="1.0" encoding="klingon"?><x/>')
+    picture(63).save(source / "xmp.png", pnginfo=notes)
+    (source / "xmp.txt").write_bytes("phare à la côte".encode("cp1252"))
+    bytes_name = os.fsencode(source) + b"/name\xff.png"
+    with open(bytes_name, "wb") as file:
+        file.write((source / "0003.png").read_bytes())
+    (source / "UPPER.JPG").write_bytes(encoded("JPEG", size=(48, 48)))
+    (source / "UPPER.TXT").write_bytes("an upper one".encode("utf-16"))
+    imported("folder", source, "--out", tmp_path / "out", "--picture-distance", "0")
+    found = {name: pair.prompt for name, (_, pair) in pairs(tmp_path / "out").items()}
+    assert found["exif.jpg"] == "with damaged exif"
+    assert found["xmp.png"] == "phare à la côte"
+    assert found["UPPER.JPG"] == "an upper one"
+    assert found["name?.png"] == prompt(3)
+    assert len(found) == 16
+    assert skipped(tmp_path / "out") == {"damaged image": 3, "metadata of ComfyUI": 1}
+    assert (source / "0000.png").read_bytes() == good
+
+
+def test_what_vanishes_or_is_exchanged_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    source = folder(tmp_path / "in", 8)
+
+    def in_between(*arguments: object, **options: object) -> object:
+        (source / "0001.png").unlink()
+        save(source / "0002.png", 77, "another picture with another prompt")
+        return plan_import(*arguments, **options)
+
+    monkeypatch.setattr("data.importers.plan_import", in_between)
+    imported("folder", source, "--out", tmp_path / "out")
+    assert set(pairs(tmp_path / "out")) == {f"{i:04d}.png" for i in (0, 3, 4, 5, 6, 7)}
+    assert skipped(tmp_path / "out") == {"missing image": 1, "exchanged image": 1}
+    failed = {(row["original"], row["error_kind"]) for row in rows(tmp_path / "out") if row["status"] == "failed"}
+    assert failed == {("0001.png", "missing image"), ("0002.png", "exchanged image")}
+    out = capsys.readouterr().out
+    assert "out: 6 pairs" in out  # those that are there, and not those that were planned
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["counts"]["train"] == len(PairDataset(tmp_path / "out", "train"))
+
+
+def test_zips_and_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.imports.listing.LARGEST", 100_000)
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        save(tmp_path / f"{i}.png", i, prompt(i))
+    picture(9).save(tmp_path / "plain.jpg")
+    with zipfile.ZipFile(tmp_path / "in" / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("0.png", "1.png", "sub/2.png", "plain.jpg"):
+            archive.write(tmp_path / Path(name).name, name)
+        archive.writestr("plain.txt", "beside it in the zip")
+        archive.writestr("bomb.png", bytes(10_000_000))
+        archive.writestr("__MACOSX/._0.png", b"x")
+    (tmp_path / "in" / "broken.zip").write_bytes(b"PK")
+    imported("folder", tmp_path / "in", "--out", tmp_path / "out")
+    found = {name: pair.prompt for name, (_, pair) in pairs(tmp_path / "out").items()}
+    assert found == {"a.zip/0.png": prompt(0), "a.zip/1.png": prompt(1), "a.zip/sub/2.png": prompt(2), "a.zip/plain.jpg": "beside it in the zip"}
+    assert skipped(tmp_path / "out") == {"huge file": 1, "damaged archive": 1}
+
+
+def test_a_metadata_file_reaches_nothing_outside_and_names_what_is_missing(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    for i in range(4):
+        picture(i).save(source / "sub" / f"{i}.png")
+    picture(9).save(tmp_path / "outside.png")
+    lines = [
+        {"image": "sub\\0.png", "captions": ["a red lighthouse", "a tower by the sea"]}, {"file_name": "sub/1.png", "text": "an owl in the snow"},
+        {"file_name": "../outside.png", "text": "no"}, {"file_name": str(tmp_path / "outside.png"), "text": "no"},
+        {"file_name": "C:\\x.png", "text": "no"}, {"file_name": "none.png", "text": "not there"}, {"text": "no file"},
+    ]  # fmt: skip
+    (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    imported("imagefolder", source, "--out", tmp_path / "out")
+    found = {name: pair.prompt for name, (_, pair) in pairs(tmp_path / "out").items()}
+    assert found == {"sub/0.png": "a red lighthouse", "sub/0.png#2": "a tower by the sea", "sub/1.png": "an owl in the snow"}
+    assert skipped(tmp_path / "out") == {"outside the folder": 3, "missing image": 1, "no file_name": 1}
+
+
+def test_the_splits_of_a_source_are_kept_unless_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, first in (("train", 0), ("validation", 40), ("test", 50)):
+        folder(tmp_path / "in" / split, 0)
+        for i in range(first, first + (40 if split == "train" else 10)):
+            save(tmp_path / "in" / split / f"{i:04d}.png", i, prompt(i))
+    imported("folder", tmp_path / "in", "--out", tmp_path / "own")
+    assert Counter((name.split("/")[0], split) for name, (split, _) in pairs(tmp_path / "own").items()) == {
+        ("train", "train"): 40, ("validation", "val"): 10, ("test", "test"): 10,
+    }  # fmt: skip
+    assert "own train, val, test were kept" in capsys.readouterr().out
+    assert json.loads((tmp_path / "own" / "dataset.json").read_text())["near_duplicates"] == {}
+    imported("folder", tmp_path / "in", "--out", tmp_path / "hash", "--splits", "hash")
+    for _, (split, pair) in pairs(tmp_path / "hash").items():
+        assert split_of(pair.metadata["prompt_group"]) == split
+    shutil.rmtree(tmp_path / "in" / "test")
+    imported("folder", tmp_path / "in", "--out", tmp_path / "part")  # what is missing is carved out of train
+    found = pairs(tmp_path / "part")
+    assert {split for name, (split, _) in found.items() if name.startswith("validation")} == {"val"}
+    for name, (split, pair) in found.items():
+        if name.startswith("train"):
+            assert split == ("test" if split_of(pair.metadata["prompt_group"]) == "test" else "train")
+
+
+def test_grids_and_pictures_of_graphs_are_named_and_an_option_takes_them(tmp_path: Path) -> None:
+    source = folder(tmp_path / "in", 3)
+    shutil.copy(CASES / "grid-0001.png", source)
+    imported("folder", source, "--out", tmp_path / "out")
+    assert skipped(tmp_path / "out") == {"grid of pictures": 1}
+    imported("folder", source, "--out", tmp_path / "all", "--also", "grids")
+    assert "grid-0001.png" in pairs(tmp_path / "all")

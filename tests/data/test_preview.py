@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data.errors import ShardError
+from data.files import write_json
 from data.preview import PreviewConfig, main
-from data.shards import DATASET_FILE, ShardError, ShardWriter, finished_shards, index_shard, write_column, write_json
+from data.store.columns import write_column
+from data.store.directory import DATASET_FILE, finished_shards, index_shard
+from data.store.writer import ShardWriter
 
 
 def test_the_page_stands_alone_and_shows_what_there_is(small_dataset: Path, tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline
 
+from diffusion.mini.networks import build_scheduler
 from diffusion.mini.renders import CHUNK
-from diffusion.mini.train import MiniDiffusionConfig, main
+from diffusion.mini.train import MiniDiffusionConfig, main, velocity_loss
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,3 +57,34 @@ def test_the_shipped_model_can_be_trained_further(tmp_path: Path) -> None:
     assert before.tokenizer.get_vocab() == after.tokenizer.get_vocab()
     moved = (before.unet.conv_in.weight - after.unet.conv_in.weight).abs().max()
     assert 0 < moved < 0.02  # two steps away from the shipped weights
+
+
+def test_the_target_is_the_velocity_that_diffusers_schedulers_undo() -> None:
+    """A network that gives the right velocity at every noise level has no loss, and a scheduler's own formulas say which that is."""
+    scheduler = build_scheduler()
+    clean, seen = torch.randn(16, 4, 16, 16, generator=torch.Generator().manual_seed(0)), []
+
+    class Right(torch.nn.Module):
+        def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+            share = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+            noise = (noisy - share.sqrt() * clean) / (1 - share).sqrt().clamp(min=1e-6)
+            seen.append(timesteps)
+            return DDPMScheduler.get_velocity(SimpleNamespace(alphas_cumprod=scheduler.alphas_cumprod), clean, noise, timesteps)
+
+    class Zero(torch.nn.Module):
+        def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(noisy)
+
+    share = scheduler.alphas_cumprod.float()
+    subjects = torch.zeros(16, 1, 16, 16)
+    ids = torch.zeros(16, 4, dtype=torch.long)
+    assert float(velocity_loss(Right(), share, clean, ids, subjects)) < 1e-4
+    assert 0.5 < float(velocity_loss(Zero(), share, clean, ids, subjects)) < 2  # a velocity has the variance of noise
+    assert seen[0].min() < 200 < 800 < seen[0].max()
+
+
+def test_a_run_directory_is_gone_on_with_from_where_it_began_only(tmp_path: Path) -> None:
+    (tmp_path / "run" / "latents").mkdir(parents=True)  # of a run from nothing
+    config = MiniDiffusionConfig(run_dir=tmp_path / "run", out=tmp_path / "out", start_from=tmp_path / "other", renders=CHUNK)
+    with pytest.raises(ValueError, match=r"begun with something else \(start_from: None there, .*other now\)"):
+        main(config)

@@ -2,6 +2,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -23,6 +24,7 @@ from diffusion.pipelines import (
     synthesize,
     use_scheduler,
 )
+from diffusion.reading import PromptReader
 
 CPU = torch.device("cpu")
 
@@ -138,7 +140,9 @@ def test_a_batch_that_does_not_fit_is_divided() -> None:
         ("StableDiffusionPipeline", "stabilityai/stable-diffusion-2-base", (25, 7.5)),
         ("StableDiffusionPipeline", "stabilityai/sd-turbo", (4, 0.0)),
         ("StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0", (30, 5.0)),
-        ("StableDiffusionXLPipeline", "/models/SDXL-Lightning", (4, 0.0)),
+        ("StableDiffusionXLPipeline", "ByteDance/SDXL-Lightning", (4, 0.0)),
+        ("StableDiffusionXLPipeline", "/home/lightning/sdxl-turbo", (30, 5.0)),  # where it lies says nothing of what it is
+        ("StableDiffusionPipeline", "turbo", (25, 7.5)),
         ("StableDiffusion3Pipeline", "stabilityai/stable-diffusion-3-medium", (28, 7.0)),
         ("FluxPipeline", "black-forest-labs/FLUX.1-dev", (28, 3.5)),
         ("FluxPipeline", "black-forest-labs/FLUX.1-schnell", (4, 0.0)),
@@ -151,6 +155,55 @@ def test_usual_sampling(kind: str, name: str, sampling: tuple[int, float]) -> No
     pipeline = object.__new__(getattr(diffusers, kind))
     vars(pipeline)["scheduler"] = diffusers.DDIMScheduler()
     assert usual_sampling(pipeline, name) == sampling
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "config", "scheduler", "sampling"),
+    [
+        ("StableDiffusionPipeline", "unet", {"time_cond_proj_dim": 256}, diffusers.DDIMScheduler(), (8, 1.0)),
+        ("StableDiffusionPipeline", "unet", {}, diffusers.LCMScheduler(), (8, 1.0)),
+        ("StableDiffusionXLPipeline", "unet", {}, diffusers.EulerDiscreteScheduler(timestep_spacing="trailing"), (4, 0.0)),
+        ("StableDiffusionXLPipeline", "unet", {}, diffusers.EulerDiscreteScheduler(timestep_spacing="leading"), (30, 5.0)),
+        (
+            "StableDiffusionXLPipeline", "unet", {},
+            diffusers.EulerDiscreteScheduler(timestep_spacing="trailing", prediction_type="v_prediction"), (30, 5.0),
+        ),
+        ("FluxPipeline", "transformer", {"guidance_embeds": False}, diffusers.FlowMatchEulerDiscreteScheduler(), (4, 0.0)),
+        ("FluxPipeline", "transformer", {"guidance_embeds": True}, diffusers.FlowMatchEulerDiscreteScheduler(), (28, 3.5)),
+    ],
+)  # fmt: skip
+def test_a_distilled_model_in_a_directory_is_known_by_its_config(
+    kind: str, part: str, config: dict[str, Any], scheduler: Any, sampling: tuple[int, float], tmp_path: Path
+) -> None:
+    pipeline = object.__new__(getattr(diffusers, kind))
+    vars(pipeline).update({"scheduler": scheduler, part: SimpleNamespace(config=config)})
+    assert usual_sampling(pipeline, str(tmp_path)) == sampling
+
+
+def test_prompts_are_counted_and_cut_as_the_text_encoder_reads_them(tiny_pipeline: Path) -> None:
+    pipeline = load_pipeline(str(tiny_pipeline), device=torch.device("cpu"))
+    reader = PromptReader(pipeline)
+    long = ", ".join(["a red fox in a dark forest"] * 20)
+    encoded = pipeline.tokenizer([long], truncation=False).input_ids[0]
+    assert reader.limit == pipeline.tokenizer.model_max_length < len(encoded)
+    assert reader.count(["a cat", long]) == [len(pipeline.tokenizer(["a cat"]).input_ids[0]), len(encoded)]
+    part = reader.cut(long)
+    assert long.startswith(part)
+    assert len(pipeline.tokenizer([part], truncation=False).input_ids[0]) <= reader.limit
+    longer = long[: len(part) + 12].rsplit(" ", 1)[0]
+    assert len(longer) > len(part)
+    assert len(pipeline.tokenizer([longer], truncation=False).input_ids[0]) > reader.limit
+    assert reader.cut("a cat") == "a cat"
+    # what is cut away changes nothing of what the text encoder is given
+    seen = [pipeline.tokenizer([text], truncation=True, padding="max_length").input_ids[0] for text in (long, f"{long} and more")]
+    assert seen[0] == seen[1]
+
+
+def test_a_scheduler_that_draws_from_no_seed_is_refused(tiny_pipeline: Path) -> None:
+    pipeline = load_pipeline(str(tiny_pipeline), device=torch.device("cpu"))
+    for name in ("DPMSolverSDEScheduler", "dpm++-sde"):
+        with pytest.raises(PipelineError, match=r"draws its noise from no seed|no scheduler"):
+            use_scheduler(pipeline, name)
 
 
 @pytest.mark.parametrize(

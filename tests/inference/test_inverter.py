@@ -5,7 +5,7 @@ import pytest
 import torch
 from examples import lively, painted, tiny_config
 
-from data.images import ImageError
+from data.errors import ImageError
 from inference import Prediction, PromptInverter
 from inference.files import find_images
 from model import CaptionModel, CheckpointError

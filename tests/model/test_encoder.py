@@ -8,7 +8,7 @@ import timm
 import torch
 from examples import tiny_config
 
-from model import CaptionModel, EncoderConfig, EncoderError, PreprocessingConfig, pretrained_preprocessing
+from model import CaptionModel, EncoderConfig, EncoderError, Preprocessing, pretrained_preprocessing
 
 SWIN = {"embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
 FAMILIES = [(name, {}) for name in timm.list_models("test_*")] + [
@@ -26,7 +26,7 @@ FAMILIES = [(name, {}) for name in timm.list_models("test_*")] + [
 
 def build(name: str, arguments: dict[str, object], size: int | tuple[int, int], stage: int | None = None) -> CaptionModel:
     encoder = EncoderConfig(name=name, stage=stage, arguments=arguments)
-    return CaptionModel(tiny_config(encoder=encoder, preprocessing=PreprocessingConfig(image_size=size))).eval()
+    return CaptionModel(tiny_config(encoder=encoder, preprocessing=Preprocessing(image_size=size))).eval()
 
 
 @pytest.mark.parametrize("size", [64, (64, 96)], ids=str)

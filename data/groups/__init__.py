@@ -1,0 +1,1 @@
+"""Nothing leaks: which prompts and pictures are nearly the same, and belong into one split."""

@@ -1,0 +1,173 @@
+"""Pairs made ready for the network: pictures decoded and augmented, prompts tokenised. What cannot be read is counted and its
+place taken by another pair."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.errors import ImageError, PairError
+from data.loading.augmentation import RandomCrop
+from data.loading.order import Place
+from data.store.pairs import Pair
+
+_TRIES = 100  # unreadable pairs in a row before giving up
+_CHARACTERS_PER_TOKEN = 64  # of a longer prompt the end is cut before it is tokenised, which takes time
+
+
+class Pairs(Protocol):
+    """A map-style source of pairs, of which image and prompt can be had alone."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair: ...
+
+    def image(self, index: int) -> Image.Image: ...
+
+    def prompt(self, index: int) -> str: ...
+
+
+class PictureFormat(Protocol):
+    """How a picture becomes the network's input: pixels (3, H, W) uint8, which are normalised on the device."""
+
+    def pixels(self, image: Image.Image) -> Tensor: ...
+
+    def normalise(self, pixels: Tensor) -> Tensor: ...
+
+
+def readable_pairs(pairs: Pairs, count: int) -> Iterator[Pair]:
+    """The first `count` pairs that can be read."""
+    found = 0
+    for index in range(len(pairs)):
+        if found == count:
+            return
+        with suppress(ImageError, PairError):
+            yield pairs[index]
+            found += 1
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How a prompt becomes tokens: begin, at most `max_tokens` of them, end. A prompt that is cut has no end."""
+
+    tokenize: Callable[[str], list[int]]
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    max_tokens: int
+
+    def __call__(self, prompt: str) -> list[int]:
+        return [self.bos_id, *self.tokenize(prompt[: self.max_tokens * _CHARACTERS_PER_TOKEN]), self.eos_id][: self.max_tokens + 1]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair: the pixels of the image in the network's size, or features, and tokens, begin and end included. `skipped` has the
+    kind of the failure where another pair should have stood here and could not be read; `after` is where a stream stands after it."""
+
+    image: Tensor
+    tokens: list[int]
+    skipped: Counter[str] = field(default_factory=Counter)
+    after: Any = None
+
+
+class Examples(Dataset[Example]):
+    """The pairs at given places, augmented (or not) by a random number generator of each place's own: what a place holds depends on nothing
+    else, neither on the worker or process that reads it nor on an interruption."""
+
+    def __init__(self, pairs: Pairs, preprocess: PictureFormat, text: TextFormat, *, augment: RandomCrop | None = None, seed: int = 0) -> None:
+        self.pairs = pairs
+        self.preprocess = preprocess
+        self.text = text
+        self.augment = augment
+        self.seed = seed
+
+    def __getitem__(self, place: Place) -> Example:
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: Sequence[Place]) -> list[Example]:
+        """A batch, asked for by DataLoader. All are decoded, then all are tokenised, then all are resized: small pictures take a third less
+        time so than one by one, as each step finds its code and tables in the processor's cache.
+
+        Raises:
+            PairError: a hundred pairs in a row cannot be read; names the last.
+        """
+        read = [self._read(place.index) for place in places]
+        tokens = [self.text(prompt) for _, prompt, _ in read]
+        pixels = [self._pixels(image, place) for (image, _, _), place in zip(read, places, strict=True)]
+        return [Example(shown, text, skipped) for shown, text, (_, _, skipped) in zip(pixels, tokens, read, strict=True)]
+
+    def _read(self, index: int) -> tuple[Image.Image, str, Counter[str]]:
+        """Image and prompt of a pair, or of the next that can be read."""
+        skipped: Counter[str] = Counter()
+        for offset in range(_TRIES):
+            number = (index + offset) % len(self.pairs)
+            try:
+                prompt = self.pairs.prompt(number)
+                if not prompt.strip():
+                    raise PairError(f"pair {number}: the prompt is empty", "empty prompt")
+                return self.pairs.image(number), prompt, skipped
+            except (ImageError, PairError) as error:
+                last = error
+                if not skipped:  # those that were meant to stand in for it have places of their own, where they count
+                    skipped[error.kind] += 1
+        raise PairError(f"{_TRIES} pairs in a row could not be read; the last: {last}", last.kind)
+
+    def of(self, pair: Pair) -> Example:
+        """A pair that was read already, not augmented."""
+        return Example(self.preprocess.pixels(pair.image), self.text(pair.prompt))
+
+    def _pixels(self, image: Image.Image, place: Place) -> Tensor:
+        if self.augment is None:
+            return self.preprocess.pixels(image)
+        return self.augment(image, random.Random(f"{self.seed}:{place.position}"))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images (B, 3, H, W) uint8, until they are on the device, or features; input_ids and labels (B, T). Labels are shifted once, here: the text a
+    position sees ends before its label, input = begin, t1 .. tn; labels = t1 .. tn, end. `num_tokens` are the labels that count."""
+
+    images: Tensor
+    input_ids: Tensor
+    labels: Tensor
+    num_tokens: int
+    skipped: Counter[str]
+    after: Any = None
+
+    def pin_memory(self) -> Batch:
+        """Asked for by DataLoader."""
+        return replace(self, images=self.images.pin_memory(), input_ids=self.input_ids.pin_memory(), labels=self.labels.pin_memory())
+
+    def to(self, device: torch.device, normalise: Callable[[Tensor], Tensor]) -> Batch:
+        """On a device, and there what the network takes."""
+        images, input_ids, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.input_ids, self.labels))
+        return replace(self, images=normalise(images), input_ids=input_ids, labels=labels)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Examples to a `Batch`, padded at the right to the longest text, where labels are `ignored_label`."""
+
+    pad_id: int
+    ignored_label: int
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        longest = max(len(example.tokens) for example in examples) - 1
+        input_ids = torch.full((len(examples), longest), self.pad_id)
+        labels = torch.full((len(examples), longest), self.ignored_label)
+        for row, example in enumerate(examples):
+            input_ids[row, : len(example.tokens) - 1] = torch.tensor(example.tokens[:-1])
+            labels[row, : len(example.tokens) - 1] = torch.tensor(example.tokens[1:])
+        skipped: Counter[str] = sum((example.skipped for example in examples), Counter())
+        num_tokens = sum(len(example.tokens) - 1 for example in examples)
+        return Batch(torch.stack([example.image for example in examples]), input_ids, labels, num_tokens, skipped, examples[-1].after)

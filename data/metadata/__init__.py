@@ -1,0 +1,1 @@
+"""What image files say about how they were made."""

@@ -1,0 +1,86 @@
+"""Pairs by number, whatever they come from, and some of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from PIL import Image
+from torch.utils.data import Dataset
+
+from data.errors import PairError
+from data.store.pairs import Pair
+
+
+class PairSource(Protocol):
+    """Pairs by number. `skipped` counts by kind what was lost before the first pair was asked for."""
+
+    skipped: Counter[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair: ...
+
+    def image(self, index: int) -> Image.Image: ...
+
+    def prompt(self, index: int) -> str: ...
+
+    def fingerprint(self) -> str: ...
+
+
+class ListedPairs(Dataset[Pair]):
+    """Pairs in memory."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = pairs
+        self.skipped: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pairs[index]
+
+    def image(self, index: int) -> Image.Image:
+        return self.pairs[index].image
+
+    def prompt(self, index: int) -> str:
+        return self.pairs[index].prompt
+
+    def fingerprint(self) -> str:
+        lines = (f"{pair.key} {pair.prompt} {pair.image.size}" for pair in self.pairs)
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+class ChosenPairs(Dataset[Pair]):
+    """Some of a source's pairs, by their numbers."""
+
+    def __init__(self, pairs: PairSource, indices: Sequence[int]) -> None:
+        self.pairs = pairs
+        self.indices = indices
+        self.skipped: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pairs[self.indices[index]]
+
+    def image(self, index: int) -> Image.Image:
+        return self.pairs.image(self.indices[index])
+
+    def prompt(self, index: int) -> str:
+        return self.pairs.prompt(self.indices[index])
+
+    def fingerprint(self) -> str:
+        return self.pairs.fingerprint()
+
+
+def prompts(pairs: PairSource) -> Iterator[str]:
+    """Every prompt that can be read, in order."""
+    for index in range(len(pairs)):
+        with suppress(PairError):
+            yield pairs.prompt(index)

@@ -1,0 +1,92 @@
+"""Data sets of the Hugging Face Hub, as the library `datasets` loads them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import Dataset
+
+from data.errors import PairError, ShardError
+from data.images import read_image
+from data.store.pairs import Pair
+from data.text import PROMPT_NAMES, prompts_of
+
+
+class HubPairs(Dataset[Pair]):
+    """A split of a data set that `datasets` has loaded."""
+
+    def __init__(self, rows: Any, image_name: str, prompt_names: Sequence[str]) -> None:
+        import datasets
+
+        self.rows = rows.cast_column(image_name, datasets.Image(decode=False))  # decoded by us, who look at the size before
+        self.image_name = image_name
+        self.prompt_names = prompt_names
+        self.images = self.rows.select_columns([image_name])
+        self.texts = rows.select_columns([name for name in rows.column_names if name != image_name])
+        self.skipped: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def prompt(self, index: int) -> str:
+        return prompts_of(self.texts[index], self.prompt_names, f"row {index}")[0]
+
+    def image(self, index: int) -> Image.Image:
+        return read_image(image_bytes(self.images[index][self.image_name], f"row {index}"), name=f"row {index}")
+
+    def __getitem__(self, index: int) -> Pair:
+        return Pair(str(index), self.image(index), self.prompt(index), self.texts[index])
+
+    def fingerprint(self) -> str:
+        return str(self.rows._fingerprint)
+
+
+def image_bytes(value: Any, label: str) -> bytes | Path:
+    """What `datasets` holds of an image that it has not decoded."""
+    if isinstance(value, dict) and (value.get("bytes") is not None or value.get("path")):
+        return value["bytes"] if value.get("bytes") is not None else Path(value["path"])
+    raise PairError(f"{label}: no image", "missing image")
+
+
+def load_hub(name: str, *, streaming: bool) -> Any:
+    """
+    Raises:
+        ShardError: `datasets` is not installed, or cannot load it.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ShardError(f"{name} is not on this machine, and reading it from the Hub needs: pip install -e '.[hub]'") from error
+    try:
+        return datasets.load_dataset(name, streaming=streaming)
+    except Exception as error:  # the library raises anything
+        raise ShardError(f"{name} is neither a path here nor a data set that can be had from the Hub ({error})") from error
+
+
+def hub_pairs(name: str, rows: Any, image_name: str | None, prompt_name: str | None) -> HubPairs:
+    """
+    Raises:
+        ShardError: it has no image or prompt column.
+    """
+    return HubPairs(rows, image_column(name, rows.features, image_name), prompt_columns(name, rows.features, prompt_name))
+
+
+def image_column(name: str, features: Any, asked: str | None) -> str:
+    images = [column for column, feature in features.items() if type(feature).__name__ == "Image"]
+    if asked is not None and asked not in images:
+        raise ShardError(f"{name}: no image column {asked!r}; images are in: {', '.join(images) or 'none'}")
+    if not images:
+        raise ShardError(f"{name} has no column of images; its columns: {', '.join(features)}")
+    return asked or images[0]
+
+
+def prompt_columns(name: str, features: Any, asked: str | None) -> Sequence[str]:
+    names = (asked,) if asked is not None else PROMPT_NAMES
+    if not any(column in features for column in names):
+        wanted = asked if asked is not None else " or ".join(PROMPT_NAMES[:3])
+        raise ShardError(f"{name} has no column {wanted}; give --prompt-column, one of: {', '.join(features)}")
+    return names

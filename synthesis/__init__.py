@@ -1,0 +1,1 @@
+"""Rendering prompts into shards of pairs: which prompts, what is to be made, making it."""

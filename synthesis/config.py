@@ -1,0 +1,97 @@
+"""What to render, with what, and where to put it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from data.groups.groups import Nearness
+from data.store.writer import Format
+from diffusion.pipelines import MINI
+from synthesis.long_prompts import LongPrompts
+
+DEFAULT_IMAGES = 7000
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """What to render, with what, and where to put it."""
+
+    out: Path = Path("datasets/mini")
+    """The data set directory; a finished one is left as it is."""
+    num_images: int | None = None
+    """How many images (default: --images-per-prompt for each prompt, or 7,000 of the embedded world). More images than prompts go through
+    the prompts again with other seeds."""
+    images_per_prompt: int = 1
+    prompts: str | None = None
+    """A text file with one prompt a line; a .csv, .tsv, .parquet or .jsonl; the id of a data set on the Hub; - for standard input. Without it the
+    embedded world's grammar invents them."""
+    prompt_column: str | None = None
+    """The column of a table that holds the prompts (default: prompt, text or caption)."""
+    delimiter: str | None = None
+    """Between the values of a CSV (default: found in its first line)."""
+    encoding: str | None = None
+    """Of the prompts' file (default: found; utf-8, utf-16, cp1252 ...)."""
+    long_prompts: LongPrompts = "cut"
+    """What is done with a prompt of more tokens than the text encoder reads (77 for Stable Diffusion): "cut" keeps what it reads, "keep" all of it,
+    of which the picture shows the beginning, "skip" leaves it out. Each is counted."""
+    model: str = MINI
+    """"mini" (the embedded diffusion model), a diffusers pipeline directory, or a Hub id."""
+    steps: tuple[int, ...] = ()
+    """Denoising steps; of several each image draws one (default: what the model usually takes; 12 for the embedded one)."""
+    guidance: tuple[float, ...] = ()
+    """Guidance scale; of several each image draws one (default: what the model usually takes; 4 for the embedded one)."""
+    scheduler: str | None = None
+    """dpm++, euler, euler-a, ddim, unipc, lcm ..., or a class of diffusers (default: the model's own)."""
+    negative_prompt: str = ""
+    width: int | None = None
+    """In pixels (default: the model's own size)."""
+    height: int | None = None
+    lora: str | None = None
+    """A LoRA: a .safetensors file, a directory or a Hub id."""
+    lora_weight: float = 1.0
+    nearness: Annotated[Nearness, tyro.conf.arg(name="")] = field(default_factory=Nearness)
+    batch_size: int = 32
+    """Images made at once. It does not change them."""
+    format: Format = "png"
+    """How images are kept: "png" as they are, "webp" and "jpg" in a tenth to a fifth of the bytes, with differences that can hardly be seen."""
+    shard_size: int = 500
+    """Pairs in a shard. An interruption costs at most the shard being made."""
+    seed: int = 0
+    """Decides the seeds of all images and the embedded world's prompts."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
+    """Compile the denoiser with torch.compile: a wait at the beginning, faster images after it. Needs a C++ compiler on a CPU."""
+    retry: bool = False
+    """Make the shards again in which images have failed."""
+    only: str | None = None
+    """The key of one pair of --out: make its image again from its metadata, keep it as KEY.png, and say how far it is from the one in the shard."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        return (self.width, self.height) if self.width is not None and self.height is not None else None
+
+    def total(self, prompts: int) -> int:
+        """How many images are made of so many prompts."""
+        if self.num_images is not None:
+            return self.num_images
+        return DEFAULT_IMAGES if self.prompts is None else prompts * self.images_per_prompt
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: options out of range, or that do not go together.
+        """
+        if min(self.batch_size, self.images_per_prompt, *self.steps, 1) < 1:
+            raise ValueError("--batch-size, --steps and --images-per-prompt must be 1 or more")
+        if (self.width is None) != (self.height is None) or min(self.width or 8, self.height or 8) < 8:
+            raise ValueError("give --width and --height together, 8 pixels or more")
+        if self.prompt_column is not None and self.prompts is None:
+            raise ValueError("--prompt-column belongs to --prompts FILE")
+        if self.images_per_prompt > 1 and self.num_images is not None:
+            raise ValueError("give --images-per-prompt or --num-images, not both")
+        if self.prompts is None and (self.delimiter is not None or self.encoding is not None):
+            raise ValueError("--delimiter and --encoding belong to --prompts FILE")

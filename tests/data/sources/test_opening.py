@@ -1,0 +1,246 @@
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from archives import encoded, numbered, write_tar
+from PIL import Image
+
+from data.errors import ImageError, PairError, ShardError
+from data.sources.chosen import PairSource, prompts
+from data.sources.folders import FolderPairs
+from data.sources.hub import HubPairs, image_column
+from data.sources.opening import SplitPairs, open_pairs
+from data.sources.tars import TarPairs, expand
+from data.splits import SPLITS, prompt_group, split_of
+from data.store.pairs import Pair
+
+
+def all_splits(source: str) -> dict[str, list[str]]:
+    return {split: list(prompts(open_pairs(source, split))) for split in SPLITS}
+
+
+def check_split_by_hash(source: str, count: int) -> None:
+    found = all_splits(source)
+    assert sorted(prompt for split in SPLITS for prompt in found[split]) == sorted(f"prompt number {i}" for i in range(count))
+    for split in SPLITS:
+        assert all(split_of(prompt_group(prompt)) == split for prompt in found[split])
+
+
+def test_tars_in_a_directory_are_split_by_the_prompts(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a" / "0.tar", numbered(0, 60))
+    write_tar(tmp_path / "a" / "1.tar", numbered(60, 120))
+    check_split_by_hash(str(tmp_path / "a"), 120)
+    check_split_by_hash(str(tmp_path / "a" / "{0..1}.tar"), 120)
+    check_split_by_hash(str(tmp_path / "a" / "*.tar"), 120)
+    pair = open_pairs(str(tmp_path / "a"), "train")[0]
+    assert pair.image.size == (12, 10)
+    assert pair.prompt.startswith("prompt number ")
+
+
+def test_tars_with_splits_of_their_own_keep_them(tmp_path: Path) -> None:
+    for name, first in (("train", 0), ("validation", 5), ("test", 10)):
+        write_tar(tmp_path / name / "0.tar", numbered(first, first + 5))
+    found = all_splits(str(tmp_path))
+    assert {split: len(texts) for split, texts in found.items()} == {"train": 5, "val": 5, "test": 5}
+    assert found["val"][0] == "prompt number 5"
+
+
+def test_prompts_come_from_text_caption_or_json(tmp_path: Path) -> None:
+    files = {"1.jpg": encoded("JPEG"), "1.caption": b"one", "2.webp": encoded("WEBP"), "2.json": b'{"text": "two"}'}
+    files |= {"3.png": encoded(), "3.json": b'{"seed": 3}', "4.png": encoded(), "5.txt": b"no image", "6.png": encoded(), "6.json": b"{"}
+    write_tar(tmp_path / "0.tar", files)
+    pairs = TarPairs([tmp_path / "0.tar"])
+    assert [pairs.prompt(i) for i in (0, 1)] == ["one", "two"]
+    assert len(pairs) == 4
+    for index, kind in ((2, "no prompt"), (3, "damaged metadata")):
+        with pytest.raises(PairError) as error:
+            pairs[index]
+        assert error.value.kind == kind
+
+
+def test_of_a_tar_that_is_cut_short_the_rest_is_used_and_the_cut_counted(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", numbered(0, 50))
+    path.write_bytes(path.read_bytes()[: 20 * 2048 + 700])
+    pairs = TarPairs([path])
+    assert pairs.skipped == {"cut archive": 1, "no prompt": 1}  # the image before the cut
+    assert [pairs[i].prompt for i in range(len(pairs))] == [f"prompt number {i}" for i in range(20)]
+    path.write_bytes(b"")
+    with pytest.raises(ShardError, match=r"0\.tar: no image with a \.txt"):
+        TarPairs([path])
+
+
+def huge() -> bytes:
+    """A PNG of a few bytes whose header promises 65,536 x 65,536 pixels."""
+    header = struct.pack(">IIBBBBB", 1 << 16, 1 << 16, 8, 2, 0, 0, 0)
+    whole = encoded(size=(1, 1))
+    return whole[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + whole[33:]
+
+
+IMAGES = {
+    "whole": (encoded(), None),
+    "cmyk": (encoded("JPEG", "CMYK"), None),
+    "palette": (encoded("PNG", "P"), None),
+    "transparent": (encoded("PNG", "RGBA"), None),
+    "animated": (encoded("GIF", "P", save_all=True, append_images=[Image.new("P", (12, 10), 3)]), None),
+    "empty": (b"", "empty image"),
+    "cut short": (encoded(size=(200, 200))[:-60], "damaged image"),
+    "no image": (b"hello", "damaged image"),
+    "huge": (huge(), "huge image"),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_kind_of_image_is_read_or_named(tmp_path: Path, name: str) -> None:
+    content, kind = IMAGES[name]
+    write_tar(tmp_path / "0.tar", {"1.png": content, "1.txt": b"x"})
+    pairs = TarPairs([tmp_path / "0.tar"])
+    if kind is None:
+        assert pairs[0].image.mode == "RGB"
+        assert pairs[0].image.size == (12, 10)
+    else:
+        with pytest.raises(ImageError) as error:
+            pairs[0]
+        assert error.value.kind == kind
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(file, "PNG")
+    write_tar(tmp_path / "0.tar", {"1.png": file.getvalue(), "1.txt": b"x"})
+    assert TarPairs([tmp_path / "0.tar"])[0].image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def write_folder(directory: Path, first: int, last: int, column: str = "text") -> None:
+    directory.mkdir(parents=True)
+    lines = []
+    for i in range(first, last):
+        (directory / f"{i}.png").write_bytes(encoded())
+        lines.append(json.dumps({"file_name": f"{i}.png", column: f"prompt number {i}"}))
+    (directory / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_an_image_folder(tmp_path: Path) -> None:
+    write_folder(tmp_path / "flat", 0, 100)
+    check_split_by_hash(str(tmp_path / "flat"), 100)
+    for name, first in (("train", 0), ("val", 6), ("test", 9)):
+        write_folder(tmp_path / "own" / name, first, first + 3, "caption")
+    assert all_splits(str(tmp_path / "own"))["test"] == ["prompt number 9", "prompt number 10", "prompt number 11"]
+    (tmp_path / "own" / "train" / "0.png").unlink()
+    with open(tmp_path / "own" / "train" / "metadata.jsonl", "a") as file:
+        file.write('{"file_name": \n\n"text"\n')
+    pairs = open_pairs(str(tmp_path / "own"), "train")
+    assert pairs.skipped == {"damaged metadata": 2}
+    with pytest.raises(ImageError, match="no such file"):
+        pairs[0]
+
+
+def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    columns = {"picture": [Image.new("RGB", (12, 10))] * 100, "words": [f"prompt number {i}" for i in range(100)]}
+    features = datasets.Features({"picture": datasets.Image(), "words": datasets.Value("string")})
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    monkeypatch.setattr("data.sources.opening.load_hub", lambda name, streaming: {"train": rows})
+    with pytest.raises(ShardError, match="give --prompt-column, one of: picture, words"):
+        open_pairs("someone/something", "train")
+    found = {split: open_pairs("someone/something", split, prompt_name="words") for split in SPLITS}
+    assert sum(map(len, found.values())) == 100
+    pair: Pair = found["val"][0]
+    assert split_of(prompt_group(pair.prompt)) == "val"
+    assert pair.image.size == (12, 10)
+    assert isinstance(open_pairs("someone/something", "val", prompt_name="words"), SplitPairs)
+    monkeypatch.setattr("data.sources.opening.load_hub", lambda name, streaming: {"train": rows, "validation": rows, "test": rows})
+    divided: PairSource = open_pairs("someone/something", "val", prompt_name="words")
+    assert isinstance(divided, HubPairs)
+    assert len(divided) == 100
+    with pytest.raises(ShardError, match="no image column 'image'; images are in: picture"):
+        image_column("x", features, "image")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("none", "does not exist. Make one with"),
+        ("https://host/{0..3}.tar", "add --stream"),
+        ("empty", r"has no dataset.json \(what generate_data.py was given as --out\), no metadata.jsonl, no .tar, and no pictures with a .txt"),
+        ("someone/nothing", "neither a path here nor a data set that can be had from the Hub"),
+    ],
+)
+def test_what_is_no_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ShardError, match=message):
+        open_pairs(source, "train")
+
+
+def test_too_few_pairs_to_hold_some_out(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"1.png": encoded(), "1.txt": b"x"})
+    with pytest.raises(ShardError, match="of 1 pairs none falls into the val split"):
+        open_pairs(str(tmp_path), "val")
+
+
+def test_patterns() -> None:
+    assert expand("https://host/{008..010}.tar") == ["https://host/008.tar", "https://host/009.tar", "https://host/010.tar"]
+    assert expand("s3://bucket/{0..1}/{0..1}.tar") == [f"s3://bucket/{i}/{j}.tar" for i in (0, 1) for j in (0, 1)]
+    assert expand("nothing*.tar") == []
+
+
+def write_captioned(directory: Path, first: int, last: int) -> None:
+    directory.mkdir(parents=True)
+    for i in range(first, last):
+        (directory / f"{i}.JPG").write_bytes(encoded("JPEG"))
+        (directory / f"{i}{'.TXT' if i % 2 else '.txt'}").write_bytes(f"\ufeffprompt number {i}\r\n".encode("utf-16" if i % 3 else "utf-8"))
+
+
+def test_a_folder_of_pictures_with_texts_beside_them(tmp_path: Path) -> None:
+    write_captioned(tmp_path / "flat" / "sub", 0, 100)
+    (tmp_path / "flat" / "alone.png").write_bytes(encoded())
+    check_split_by_hash(str(tmp_path / "flat"), 100)
+    assert open_pairs(str(tmp_path / "flat"), "train").skipped == {"no prompt": 1}
+    assert open_pairs(str(tmp_path / "flat"), "train")[0].image.size == (12, 10)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "to").symlink_to(tmp_path / "flat")
+    (tmp_path / "flat" / "circle").symlink_to(tmp_path / "flat")
+    assert len(open_pairs(str(tmp_path / "linked"), "train")) == len(open_pairs(str(tmp_path / "flat"), "train"))
+
+
+@pytest.mark.parametrize("kind", ["tars", "listed", "captioned"])
+def test_declared_splits_are_kept_and_only_what_is_missing_is_carved_out_of_train(tmp_path: Path, kind: str) -> None:
+    for name, first, last in (("train", 0, 90), ("val", 90, 106)):
+        if kind == "tars":
+            write_tar(tmp_path / name / "0.tar", numbered(first, last))
+        else:
+            (write_folder if kind == "listed" else write_captioned)(tmp_path / name, first, last)
+    found = all_splits(str(tmp_path))
+    assert sorted(found["val"]) == sorted(f"prompt number {i}" for i in range(90, 106))
+    training = [f"prompt number {i}" for i in range(90)]
+    assert sorted(found["test"]) == sorted(prompt for prompt in training if split_of(prompt_group(prompt)) == "test")
+    assert sorted(found["train"]) == sorted(prompt for prompt in training if split_of(prompt_group(prompt)) != "test")
+    assert found["test"]
+    with pytest.raises(ShardError, match="has no train split, only val"):
+        (tmp_path / "train").rename(tmp_path / "elsewhere")
+        open_pairs(str(tmp_path), "train")
+    assert len(open_pairs(str(tmp_path), "val")) == 16
+
+
+def test_columns_of_an_image_folder_by_their_usual_names(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        (tmp_path / "images" / f"{i}.png").write_bytes(encoded())
+    (tmp_path / "metadata.csv").write_text("image;caption\nimages\\0.png;a cat, grey\nimages/1.png;a dog\n../x.png;no\n")
+    pairs = FolderPairs.listed(tmp_path)
+    assert [pairs[i].prompt for i in range(len(pairs))] == ["a cat, grey", "a dog"]
+    assert pairs.skipped == {"outside the folder": 1}
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "images/2.png", "captions": ["one", "two"]}\n{"file_name": "images/1.png", "words": "x"}\n'
+    )
+    pairs = FolderPairs.listed(tmp_path)
+    assert [pairs.prompt(i) for i in range(2)] == ["one", "two"]
+    with pytest.raises(PairError, match=r"no text under .*\(there is: file_name, words\)"):
+        pairs.prompt(2)
+    before = pairs.fingerprint()
+    (tmp_path / "images" / "2.png").write_bytes(encoded(size=(40, 40)) + b"more")
+    assert FolderPairs.listed(tmp_path).fingerprint() != before
