@@ -74,14 +74,13 @@ def test_an_exception_leaves_nothing_that_counts_as_done(tmp_path: Path) -> None
 def test_kill_9_leaves_nothing_that_counts_as_done(tmp_path: Path) -> None:
     """A writer killed while it writes: no stats file, and the next writer completes the shard."""
     code = (
-        "import sys, time; from pathlib import Path; from PIL import Image; from data.shards import ShardWriter\n"
+        "import sys, time; from pathlib import Path; from PIL import Image; from data.store.writer import ShardWriter\n"
         "with ShardWriter(Path(sys.argv[1]), 0) as w:\n"
         "    for i in range(10**6):\n"
         "        w.add(str(i), Image.new('RGB', (64, 64)), {'prompt': 'p'}); print(i, flush=True)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
-    for _ in range(20):
-        process.stdout.readline()
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
+    assert [process.stdout.readline().strip() for _ in range(20)] == [str(i).encode() for i in range(20)]
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert finished_shards(tmp_path) == []
