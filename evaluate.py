@@ -41,6 +41,8 @@ class EvaluateConfig:
     baseline: tuple[str, ...] = ()
     """Any of: constant, nearest, blip, git; blip=DIR and git=DIR take a downloaded directory or another Hub id."""
     split: Literal["train", "val", "test"] = "test"
+    partial: bool = False
+    """Measure on what is there of a data set directory that is not finished."""
     limit: int = 1000
     """Pairs to measure on, at most."""
     num_beams: int = 4
@@ -54,7 +56,7 @@ class EvaluateConfig:
 def main(config: EvaluateConfig) -> None:
     if config.limit < 1 or config.batch_size < 1:
         raise ValueError("--limit and --batch-size must be 1 or more")
-    source = open_pairs(config.data, config.split)
+    source = open_pairs(config.data, config.split, partial=config.partial)
     pairs = list(tqdm(readable_pairs(source, config.limit), "reading", unit="pair", leave=False))
     if len(pairs) < min(config.limit, len(source)):
         print(f"{min(config.limit, len(source)) - len(pairs)} of {len(source)} pairs could not be read and are left out", file=sys.stderr)
@@ -69,7 +71,7 @@ def main(config: EvaluateConfig) -> None:
     captioners = {"reprompt": reprompt}
     for spec in config.baseline:
         name, captioner = build_baseline(
-            spec, training_pairs=lambda: _training_pairs(config.data), num_beams=config.num_beams, max_new_tokens=40, device=device
+            spec, training_pairs=lambda: _training_pairs(config), num_beams=config.num_beams, max_new_tokens=40, device=device
         )
         captioners[name] = captioner.caption
     results: list[Result] = []
@@ -87,8 +89,8 @@ def main(config: EvaluateConfig) -> None:
         print(f"\nreport: {config.report / 'report.md'}, {config.report / 'samples.png'}, {config.report / 'predictions.jsonl'}")
 
 
-def _training_pairs(data: str) -> Iterator[tuple[Image.Image, str]]:
-    training = open_pairs(data, "train")
+def _training_pairs(config: EvaluateConfig) -> Iterator[tuple[Image.Image, str]]:
+    training = open_pairs(config.data, "train", partial=config.partial)
     return ((pair.image, pair.prompt) for pair in readable_pairs(training, len(training)))
 
 

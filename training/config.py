@@ -75,8 +75,8 @@ class TrainConfig:
     """The run's name; it becomes runs/NAME unless --out says otherwise."""
     data: str = "datasets/mini"
     """A data set directory made by generate_data.py (datasets/mini is made when it is not there); a directory or pattern of WebDataset tars,
-    "shards/{0000..0099}.tar"; an image folder with a metadata.jsonl; or the id of a data set on the Hub. All but the first are split by their own
-    train, val and test, or by a hash of the prompt's words."""
+    "shards/{0000..0099}.tar"; a folder of pictures with a metadata.jsonl, .csv or .parquet, or with a .txt beside each; or the id of a data set on
+    the Hub. All but the first keep their own train, val and test; what is missing of them is taken out of train by a hash of the prompt's words."""
     stream: bool = False
     """Read --data as it comes instead of by number: tars at URLs (https://, s3://, whatever fsspec opens) or a Hub data set too large for this
     machine. Validation and test take the first pairs of their share."""
