@@ -10,7 +10,6 @@ near shares 80 % of its words. Sentences and pictures are not compared. Memory i
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 import time
@@ -27,6 +26,7 @@ from rounds import report
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.groups.groups import NONE, Groups, Nearness
 from data.groups.shares import shares
+from synthesis.prompts import read_prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class GroupingConfig:
     vocabulary: int = 4_000
     """Words that these are drawn from."""
     prompts: Path | None = None
-    """A list of prompts instead: a text file with one a line, or a .jsonl with "prompt"."""
+    """A list of prompts instead: a text file with one a line, or a table."""
     similarity: float = 0.8
     memory: bool = True
     """Measure the bytes too, in a second round, since that is slow."""
@@ -56,8 +56,7 @@ def made(count: int, tail: int, config: GroupingConfig) -> list[str]:
 
 
 def listed(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [str(json.loads(line)["prompt"]) for line in lines] if path.suffix == ".jsonl" else lines
+    return list(read_prompts(str(path)).prompts)
 
 
 def measured(prompts: Sequence[str], config: GroupingConfig) -> dict[str, Any]:

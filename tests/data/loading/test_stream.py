@@ -1,6 +1,8 @@
 import functools
 import http.server
+import io
 import socket
+import tarfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -234,3 +236,25 @@ def test_blocks_are_bounded_in_pairs_and_bytes(monkeypatch: pytest.MonkeyPatch) 
     blocks = list(_blocks(pairs()))
     assert [len(block) for block in blocks] == [3, 3, 3, 2]
     assert isinstance(blocks[-1][-1], PairError)
+
+
+def test_a_connection_that_drops_in_the_middle_gives_no_pair_twice(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first time after half of the bytes, when pairs have been handed on already."""
+    monkeypatch.setattr("data.sources.streams.time.sleep", lambda seconds: None)
+    content, opened = (tars / "0.tar").read_bytes(), []
+
+    class Dropping(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if len(opened) == 1 and self.tell() > len(content) // 2:
+                raise ConnectionResetError("dropped")
+            return super().read(size)
+
+    def dropping(url: str, mode: str) -> io.BytesIO:
+        opened.append(url)
+        return Dropping(content)
+
+    monkeypatch.setattr("data.sources.streams.fsspec.open", dropping)
+    monkeypatch.setattr("tarfile.open", functools.partial(tarfile.open, bufsize=2048))  # read in small pieces
+    found = list(TarShards(["https://host/0.tar"]).read(0))
+    assert len(opened) == 2
+    assert [pair.prompt for pair in found] == [f"prompt number {i}" for i in range(20)]
