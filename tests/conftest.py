@@ -7,6 +7,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from commands import TINY, run
 from examples import lively, tiny_config, write_dataset
 
@@ -19,6 +20,7 @@ def _one_thread_and_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read from the environment once, at import
+    AcceleratorState._reset_state(reset_partial_state=True)  # a process has one: each test may start its own kind
 
 
 @pytest.fixture

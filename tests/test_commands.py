@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import tyro
-from accelerate.state import AcceleratorState
 from commands import BRIEF, ROOT, command, run, run_on_two_processes
 from examples import painted, write_dataset
 from gits import save_git
@@ -40,10 +39,9 @@ from model import CheckpointError
 
 
 @pytest.fixture
-def generate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[str, str]]]:
+def generate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
     """generate_data.py inside the test's process, which spares it the imports; what it printed."""
     monkeypatch.chdir(tmp_path)
-    AcceleratorState._reset_state(reset_partial_state=True)
 
     def here(*arguments: object) -> tuple[str, str]:
         given = list(map(str, arguments))
@@ -52,8 +50,7 @@ def generate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Cap
         found = capsys.readouterr()
         return found.out, found.err
 
-    yield here
-    AcceleratorState._reset_state(reset_partial_state=True)
+    return here
 
 
 @pytest.mark.parametrize("script", ["generate_data.py", "train.py", "evaluate.py", "caption.py"])

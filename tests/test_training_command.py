@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from accelerate.state import AcceleratorState
 from archives import encoded, numbered, write_tar
 from commands import ROOT, TINY, TINY_VIT, command, run, run_on_two_processes
 from examples import write_dataset
@@ -44,12 +43,10 @@ def weights(run_directory: Path, step: int) -> dict[str, torch.Tensor]:
 def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Training inside the test's process, which spares it the imports."""
     monkeypatch.chdir(ROOT)
-    AcceleratorState._reset_state(reset_partial_state=True)  # other tests start one of another kind
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield lambda *arguments: train.main(train.parse(list(map(str, arguments))))
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def curve(run_directory: Path, name: str) -> list[float]:

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import string
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ import pyarrow.dataset as pa_dataset
 
 from data.errors import PairError, ShardError
 from data.images import SUFFIXES
-from data.metadata.tools import MetadataError, diffusiondb_metadata
+from data.metadata.tools import MetadataError, diffusiondb_metadata, read_sidecar
 from data.rows import Malformed, open_table
 from data.sources.folders import METADATA_FILES, SIDECARS, listed_files, pictures_below, read_sidecar_text, sidecar_of
 from data.sources.tars import expand
@@ -115,7 +116,7 @@ def folder(directory: Path) -> Iterator[Original]:
             continue
         for name in sorted(names):
             if Path(name).suffix.lower() in SUFFIXES and not any(part.startswith((".", "__MACOSX")) for part in name.split("/")):
-                yield _zipped(f"{label}/{name}", archive, name, names)
+                yield _with_split(_zipped(f"{label}/{name}", archive, name, names), directory)
 
 
 def _zipped(label: str, archive: Path, name: str, names: set[str]) -> Original:
@@ -124,9 +125,13 @@ def _zipped(label: str, archive: Path, name: str, names: set[str]) -> Original:
     if beside is None:
         return Original(label, archive, name)
     try:
-        return Original(label, archive, name, cleaned(decoded(read_zipped(archive, beside))))
+        found = read_sidecar(cleaned(decoded(read_zipped(archive, beside))))
     except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         return Original(label, archive, name, problem=f"damaged sidecar ({error})")
+    if found is None:
+        return Original(label, archive, name)
+    said = dict(found.parameters) | {"negative_prompt": found.negative_prompt, "tool": found.tool}
+    return Original(label, archive, name, found.prompt, said)
 
 
 def imagefolder(directory: Path, *, prompt_column: str | None = None) -> Iterator[Original]:
@@ -134,7 +139,10 @@ def imagefolder(directory: Path, *, prompt_column: str | None = None) -> Iterato
     for listing in sorted(path for name in METADATA_FILES for path in directory.rglob(name)):
         where = listing.parent.relative_to(directory)
         archives = [archive for archive in sorted(listing.parent.glob("*.zip")) if zipfile.is_zipfile(archive)]
-        inside = {name: archive for archive in archives for name in zipfile.ZipFile(archive).namelist()}
+        inside: dict[str, Path] = {}
+        for archive in archives:
+            with zipfile.ZipFile(archive) as zipped:
+                inside |= dict.fromkeys(zipped.namelist(), archive)
         seen: dict[str, int] = {}
         for one in listed_files(listing, prompt_column):
             name = (where / one.name).as_posix()
@@ -165,6 +173,8 @@ def table(
         TableError: the file cannot be read.
     """
     rows = open_table(file, delimiter=delimiter, encoding=encoding)
+    if rows.notice:
+        warnings.warn(rows.notice, stacklevel=2)
     wanted = [*_fields(image), *_fields(text)]
     for template in (image, text):
         missing = [name for name in _fields(template) if rows.columns and name not in rows.columns]

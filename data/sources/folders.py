@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from data.errors import PairError, ShardError
 from data.images import SUFFIXES, read_image
+from data.metadata.tools import read_sidecar
 from data.rows import Malformed, open_table
 from data.store.pairs import Pair
 from data.text import PROMPT_NAMES, cleaned, decoded, prompts_of
@@ -43,7 +45,10 @@ def listed_files(table: Path, prompt_name: str | None = None) -> Iterator[Listed
         TableError: the metadata file cannot be read.
     """
     names = (prompt_name,) if prompt_name is not None else PROMPT_NAMES
-    for number, row in open_table(table).rows():
+    listing = open_table(table)
+    if listing.notice:
+        warnings.warn(listing.notice, stacklevel=2)
+    for number, row in listing.rows():
         label = f"{table.name}:{number}"
         if isinstance(row, Malformed):
             yield ListedFile(table, label, None, problem=PairError(f"{label}: {row.reason}", "damaged metadata"))
@@ -88,14 +93,10 @@ def pictures_below(directory: Path) -> Iterator[Path]:
 
 
 def sidecar_of(picture: Path) -> Path | None:
-    """The text file beside a picture: x.txt or x.caption, or x.png.txt, in any case."""
-    names = [base + suffix for suffix in SIDECARS for base in (picture.stem, picture.name)]
-    for name in names:
-        if (path := picture.with_name(name)).is_file():
-            return path
-    for suffix in SIDECARS:
-        for form in (suffix.upper(), suffix.capitalize().replace(".t", ".T")):
-            if (path := picture.with_name(picture.stem + form)).is_file():
+    """The text file beside a picture: x.txt or x.caption, or x.png.txt, in small letters or capitals."""
+    for suffix in (form for one in SIDECARS for form in (one, one.upper())):
+        for base in (picture.stem, picture.name):
+            if (path := picture.with_name(base + suffix)).is_file():
                 return path
     return None
 
@@ -152,7 +153,12 @@ class FolderPairs(Dataset[Pair]):
         one = self.files[index]
         if one.problem is not None:
             raise one.problem
-        return one.prompt if one.prompt is not None else read_sidecar_text(Path(one.row["sidecar"]))
+        if one.prompt is not None:
+            return one.prompt
+        found = read_sidecar(read_sidecar_text(Path(one.row["sidecar"])))
+        if found is None:
+            raise PairError(f"{one.row['sidecar']}: the prompt is empty", "empty prompt")
+        return cleaned(found.prompt)
 
     def image(self, index: int) -> Image.Image:
         return read_image(self.files[index].file)

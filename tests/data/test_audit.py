@@ -156,11 +156,12 @@ def test_damaged_and_unfinished_data_sets_are_refused(tmp_path: Path) -> None:
             main(AuditConfig(directory=tmp_path))
 
     refused("does not exist")
-    data_set(tmp_path, {}, counts={"train": 2, "val": 1, "test": 1}, generator="someone")
-    refused("train holds 1 of 2 pairs")
+    data_set(tmp_path, {}, shards={"train": 2, "val": 1, "test": 1}, generator="someone")
+    refused("has 3 of 4 shards")
+    assert audited(tmp_path, partial=True)["not_checked"][-1] == "pairs that are not there yet, if there are any"
     data_set(tmp_path, {}, generator="someone")
     refused("is not finished")
-    data_set(tmp_path, {"train": [{"status": "failed", "prompt": None}]}, counts={"train": 2, "val": 1, "test": 1}, generator="someone")
+    data_set(tmp_path, {"train": [{"status": "failed", "prompt": None}]}, shards={"train": 1, "val": 1, "test": 1}, generator="someone")
     assert main(AuditConfig(directory=tmp_path))
     parquet = tmp_path / "val" / "00000.parquet"
     for damage in ({"prompt": None}, {"prompt_group": None}, {"picture": "no number"}):

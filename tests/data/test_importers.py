@@ -356,6 +356,7 @@ def test_the_splits_of_a_source_are_kept_unless_told(tmp_path: Path, capsys: pyt
 def test_grids_and_pictures_of_graphs_are_named_and_an_option_takes_them(tmp_path: Path) -> None:
     source = folder(tmp_path / "in", 3)
     shutil.copy(CASES / "grid-0001.png", source)
+    (source / "grid-0001.txt").write_text("four of them")  # a prompt beside it does not make it one picture
     imported("folder", source, "--out", tmp_path / "out")
     assert skipped(tmp_path / "out") == {"grid of pictures": 1}
     imported("folder", source, "--out", tmp_path / "all", "--also", "grids")

@@ -97,3 +97,26 @@ def test_webdataset(tmp_path: Path) -> None:
     assert found[3].metadata == {"caption": "from json", "seed": 4}
     assert [problem_kind(one.problem) for one in found if one.problem] == ["damaged metadata", "cut archive"]
     assert found[0].read() == encoded()
+
+
+def test_the_right_one_of_diffusiondbs_tables(tmp_path: Path) -> None:
+    """Large and small lie beside each other, and an image is in one of them."""
+    (tmp_path / "part-000001").mkdir()
+    (tmp_path / "part-000001" / "part-000001.json").write_text("{}")
+    for name in ("small.png", "large.webp", "neither.png"):
+        (tmp_path / "part-000001" / name).write_bytes(encoded())
+    for file, image, text in (("metadata.parquet", "small.png", "of the small one"), ("metadata-large.parquet", "large.webp", "of the large one")):
+        others = [f"{file}-{i}.png" for i in range(5000)]
+        rows = {"image_name": [*others, image], "prompt": [*others, text], "seed": [1] * 5001, "step": [30] * 5001, "cfg": [7.0] * 5001}
+        pq.write_table(pa.table(rows), tmp_path / file, row_group_size=1000)
+    found = {one.name.rpartition("/")[2]: one for one in diffusiondb(tmp_path)}
+    assert found["small.png"].prompt == "of the small one"
+    assert found["large.webp"].prompt == "of the large one"
+    assert found["neither.png"].problem == "no metadata"
+
+
+def test_how_a_table_was_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("id;titre\n1;un phare à la côte\n".encode("cp1252"))
+    with pytest.warns(UserWarning, match="was read as cp1252"):
+        (found,) = table(tmp_path / "t.csv", image="{id}.png", text="{titre}")
+    assert found.prompt == "un phare à la côte"

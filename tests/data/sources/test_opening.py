@@ -244,3 +244,11 @@ def test_columns_of_an_image_folder_by_their_usual_names(tmp_path: Path) -> None
     before = pairs.fingerprint()
     (tmp_path / "images" / "2.png").write_bytes(encoded(size=(40, 40)) + b"more")
     assert FolderPairs.listed(tmp_path).fingerprint() != before
+
+
+def test_a_text_of_automatic1111_beside_a_picture_is_read_as_the_importer_reads_it(tmp_path: Path) -> None:
+    for i in range(100):
+        (tmp_path / f"{i}.png").write_bytes(encoded())
+        text = f"prompt number {i}\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: {i}, Size: 12x10"
+        (tmp_path / f"{i}.txt").write_text(text)
+    check_split_by_hash(str(tmp_path), 100)
