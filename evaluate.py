@@ -8,19 +8,25 @@ Examples:
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import tyro
 from PIL import Image
 from tqdm import tqdm
 
+from data.console import begin_command, check_least
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
 from data.files import write_json
 from data.loading.examples import readable_pairs
+from data.sources.held_out import HeldOutPairs
 from data.sources.opening import open_pairs
 from evaluation.baselines import BaselineError, build_baseline
 from evaluation.metrics import SentenceSimilarity
@@ -38,6 +44,8 @@ class EvaluateConfig:
     """A data set directory made by generate_data.py, or what else train.py takes: tars, an image folder, a data set of the Hub."""
     checkpoint: str = str(DEFAULT_CHECKPOINT)
     """A checkpoint directory or Hub id; the model in the box by default."""
+    revision: str | None = None
+    """Of a Hub id: a branch, a tag or a commit."""
     baseline: tuple[str, ...] = ()
     """Any of: constant, nearest, blip, git; blip=DIR and git=DIR take a downloaded directory or another Hub id."""
     split: Literal["train", "val", "test"] = "test"
@@ -46,46 +54,58 @@ class EvaluateConfig:
     limit: int = 1000
     """Pairs to measure on, at most."""
     num_beams: int = 4
+    """Hypotheses that each captioner keeps while searching."""
+    max_new_tokens: int = 40
+    """Tokens that BLIP and GIT write at most."""
     batch_size: int = 32
+    """Pictures that go through a network together."""
     json: Path | None = None
     """Write every figure to this file."""
     report: Path | None = None
     """Write a Markdown table, all predictions and a contact sheet into this directory."""
 
+    def __post_init__(self) -> None:
+        check_least(1, limit=self.limit, num_beams=self.num_beams, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
+
 
 def main(config: EvaluateConfig) -> None:
-    if config.limit < 1 or config.batch_size < 1:
-        raise ValueError("--limit and --batch-size must be 1 or more")
     source = open_pairs(config.data, config.split, partial=config.partial)
-    pairs = list(tqdm(readable_pairs(source, config.limit), "reading", unit="pair", leave=False))
-    if len(pairs) < min(config.limit, len(source)):
-        print(f"{min(config.limit, len(source)) - len(pairs)} of {len(source)} pairs could not be read and are left out", file=sys.stderr)
-    images, prompts = [pair.image for pair in pairs], [pair.prompt for pair in pairs]
     similarity = SentenceSimilarity()
-    inverter = PromptInverter.from_pretrained(config.checkpoint)
-    device = inverter.model.device
+    inverter = PromptInverter.from_pretrained(config.checkpoint, revision=config.revision)
 
     def reprompt(some: Sequence[Image.Image]) -> list[str]:
-        return [prediction.prompt for prediction in inverter.predict(some, num_beams=config.num_beams)]
+        return [prediction.prompt for prediction in inverter.predict(some, num_beams=config.num_beams, batch_size=config.batch_size)]
 
     captioners = {"reprompt": reprompt}
     for spec in config.baseline:
-        name, captioner = build_baseline(
-            spec, training_pairs=lambda: _training_pairs(config), num_beams=config.num_beams, max_new_tokens=40, device=device
-        )
-        captioners[name] = captioner.caption
+        if spec in captioners:
+            raise ValueError(f"--baseline {spec} is named twice")
+        captioners[spec] = build_baseline(
+            spec,
+            training_pairs=lambda: _training_pairs(config),
+            num_beams=config.num_beams,
+            max_new_tokens=config.max_new_tokens,
+            device=inverter.model.device,
+        ).caption
+    pairs = HeldOutPairs.first(source, config.limit)
+    if pairs.unread:
+        print(f"{pairs.unread} of {len(source)} pairs could not be read and are left out", file=sys.stderr)
+    if not len(pairs):
+        raise ShardError(f"no pair of {config.data} ({config.split}) can be read")
+    if config.split == "train" and "nearest" in captioners:
+        print("nearest finds each picture of --split train among what it knows, and so looks its own prompt up", file=sys.stderr)
     results: list[Result] = []
     for name, caption in captioners.items():
-        with tqdm(total=len(images), desc=name, unit="image") as bar:
-            texts, rate = timed_captions(caption, images, batch_size=config.batch_size, progress=bar.update)
-        results.append(score(name, prompts, [pair.slots for pair in pairs], texts, rate, similarity=similarity))
+        with tqdm(total=len(pairs), desc=name, unit="image") as bar:
+            texts, rate = timed_captions(caption, pairs, batch_size=config.batch_size, progress=bar.update)
+        results.append(score(name, pairs, texts, rate, similarity=similarity))
     print(f"\n{len(pairs)} pairs of {config.data} ({config.split}), 95 % bootstrap intervals\n\n{markdown_table(results)}")
     if config.json is not None:
         about = {"checkpoint": config.checkpoint, "data": config.data, "split": config.split, "pairs": len(pairs), "num_beams": config.num_beams}
         write_json(config.json, as_json(results, **about))
     if config.report is not None:
         heading = f"# {config.checkpoint}\n\n{len(pairs)} pairs of {config.data} ({config.split}); 95 % bootstrap intervals."
-        write_report(config.report, results, [pair.key for pair in pairs], prompts, images, heading=heading)
+        write_report(config.report, results, pairs, heading=heading)
         print(f"\nreport: {config.report / 'report.md'}, {config.report / 'samples.png'}, {config.report / 'predictions.jsonl'}")
 
 
@@ -95,6 +115,7 @@ def _training_pairs(config: EvaluateConfig) -> Iterator[tuple[Image.Image, str]]
 
 
 if __name__ == "__main__":
+    begin_command()
     try:
         main(tyro.cli(EvaluateConfig, description=__doc__))
     except (BaselineError, CheckpointError, ImageError, MissingExtraError, OSError, PairError, ShardError, ValueError) as error:

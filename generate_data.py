@@ -14,12 +14,17 @@ It can be stopped at any time; the same command goes on with the shards that are
 
 from __future__ import annotations
 
+import signal
 import sys
 from datetime import timedelta
+
+if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import tyro
 from accelerate import PartialState
 
+from data.console import begin_command
 from data.errors import MissingExtraError
 from data.splits import SPLITS
 from diffusion.pipelines import PipelineError, default_device
@@ -79,6 +84,7 @@ def report(config: GenerateConfig, work: Work) -> bool:
 
 
 if __name__ == "__main__":
+    begin_command()
     try:
         sys.exit(0 if main(tyro.cli(GenerateConfig, description=__doc__)) else 1)
     except (MissingExtraError, OSError, PipelineError, ValueError) as error:

@@ -9,26 +9,34 @@ Examples:
 By likelihood, a network that was trained on the noisy pairs will do (CapFilt, arXiv 2201.12086): the fit is the log-probability of the prompt given
 its image, less that given other images, per token; below 0 another image would make the prompt likelier. By CLIP it is the cosine of both embeddings.
 Scores go into columns of the shards' parquet files, `fit` or `clip_fit`, and how likely each pair fits into `fit_chance` or `clip_fit_chance`. It can
-be stopped at any time; the same command goes on with the shards that have no score.
+be stopped at any time; the same command goes on with the shards that this model has not scored. A pair's own image and those of its group of prompts
+are never among the other images.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import numpy as np
 import tyro
 from PIL import Image
 from tqdm import tqdm
 
+from data.console import begin_command, check_least
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
 from data.loading.fit import FIT_COLUMNS, Hills, Measure, chance_column, two_hills
 from data.splits import SPLITS
-from data.store.columns import read_column, write_column
+from data.store.columns import column_origin, read_column, write_column
 from data.store.directory import finished_shards, index_shard
 from data.store.pairs import ArchivePairs
 from inference import PromptInverter
@@ -37,7 +45,16 @@ from inference.fit import REFERENCES, PromptFit
 from inference.inverter import DEFAULT_CHECKPOINT
 from model import CheckpointError
 
-Fit = Callable[[Sequence[Image.Image], Sequence[str]], list[float]]
+
+@dataclass(frozen=True)
+class ScoredPair:
+    key: str
+    image: Image.Image
+    prompt: str
+    group: str
+
+
+Fit = Callable[[Sequence[ScoredPair]], list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +65,8 @@ class ScoreConfig:
     """A data set directory of ours."""
     checkpoint: str = str(DEFAULT_CHECKPOINT)
     """A checkpoint directory or Hub id, best one trained on data of this kind."""
+    revision: str | None = None
+    """Of a Hub id: a branch, a tag or a commit."""
     clip: str | None = None
     """Score by this CLIP or SigLIP instead: a directory or a Hub id."""
     batch_size: int = 64
@@ -56,38 +75,53 @@ class ScoreConfig:
     seed: int = 0
     """Decides which images stand for any other."""
 
+    def __post_init__(self) -> None:
+        check_least(1, batch_size=self.batch_size)
+
 
 def main(config: ScoreConfig) -> None:
     tars = [tar for split in SPLITS for tar in finished_shards(config.data / split)]
     if not tars:
         raise ShardError(f"{config.data} is not a data set directory with finished shards")
-    if config.batch_size < 1:
-        raise ValueError("--batch-size must be 1 or more")
     measure: Measure = "likelihood" if config.clip is None else "clip"
     column = FIT_COLUMNS[measure]
-    missing = [tar for tar in tars if config.again or read_column(tar, column) is None]
+    fit, origin = _fit(config, tars)
+    origins = {tar: column_origin(tar, column) for tar in tars}
+    missing = [tar for tar in tars if config.again or origins[tar] != origin]
+    if others := sum(origins[tar] is not None for tar in missing):
+        why = "again" if config.again else "anew, since another model or other references scored them"
+        print(f"{others} of {len(tars)} shards have scores and are scored {why}", file=sys.stderr)
     unread = 0
     if missing:
-        fit = _fit(config, tars)
         total = sum(len(index_shard(tar)) for tar in missing)
         with tqdm(total=total, unit="pair", desc="scoring") as bar:
             for tar in missing:
                 scores = _score(tar, fit, config.batch_size, bar)
                 unread += len(index_shard(tar)) - len(scores)
-                write_column(tar, column, scores)
+                write_column(tar, column, scores, origin=origin)
     if unread:
         print(f"{unread} pairs could not be read and have no score", file=sys.stderr)
     hills = two_hills(_scores(tars, column))
-    if missing or any(read_column(tar, chance_column(measure)) is None for tar in tars):
+    if missing or any(column_origin(tar, chance_column(measure)) != origin for tar in tars):
         for tar in tars:
-            write_column(tar, chance_column(measure), _chances(read_column(tar, column) or {}, hills))
+            write_column(tar, chance_column(measure), _chances(read_column(tar, column) or {}, hills), origin=origin)
     _show(config.data, _scores(tars, column), hills, measure)
 
 
-def _fit(config: ScoreConfig, tars: list[Path]) -> Fit:
+def _fit(config: ScoreConfig, tars: list[Path]) -> tuple[Fit, str]:
+    """What scores pairs, and the name under which its scores are known again."""
     if config.clip is not None:
-        return ClipFit(config.clip)
-    return PromptFit(PromptInverter.from_pretrained(config.checkpoint), _references(tars, config.seed))
+        by_clip = ClipFit(config.clip)
+        return lambda pairs: by_clip([pair.image for pair in pairs], [pair.prompt for pair in pairs]), f"clip {by_clip.fingerprint()}"
+    inverter = PromptInverter.from_pretrained(config.checkpoint, revision=config.revision)
+    references = _references(tars, config.seed)
+    by_likelihood = PromptFit(inverter, [pair.image for pair in references], [pair.group for pair in references])
+    drawn = hashlib.sha256(" ".join(pair.key for pair in references).encode()).hexdigest()[:16]
+
+    def fit(pairs: Sequence[ScoredPair]) -> list[float]:
+        return by_likelihood([pair.image for pair in pairs], [pair.prompt for pair in pairs], [pair.group for pair in pairs])
+
+    return fit, f"likelihood {inverter.fingerprint()} beside {drawn}"
 
 
 def _scores(tars: list[Path], column: str) -> np.ndarray:
@@ -104,36 +138,41 @@ def _chances(scores: Mapping[str, float | None], hills: Hills | None) -> dict[st
     return dict(zip(scored, map(float, chances), strict=True))
 
 
-def _references(tars: list[Path], seed: int) -> list:
-    """Images from anywhere in the data."""
+def _read(pairs: ArchivePairs, number: int) -> ScoredPair:
+    """
+    Raises:
+        ImageError, PairError: it cannot be read.
+    """
+    pair = pairs[number]
+    return ScoredPair(pair.key, pair.image, pair.prompt, str(pair.metadata.get("prompt_group") or pair.prompt))
+
+
+def _references(tars: list[Path], seed: int) -> list[ScoredPair]:
+    """Pairs from anywhere in the data, each of another group, and one more than a pair is compared with: its own group is left out."""
     draw = random.Random(seed)
     pairs = ArchivePairs([location for tar in draw.sample(tars, min(len(tars), 8)) for location in index_shard(tar)])
-    found: list = []
+    found: dict[str, ScoredPair] = {}
     for number in draw.sample(range(len(pairs)), len(pairs)):
-        if len(found) == REFERENCES:
+        if len(found) == REFERENCES + 1:
             break
-        try:
-            found.append(pairs.image(number))
-        except ImageError:
-            continue
-    return found
+        with suppress(ImageError, PairError):
+            pair = _read(pairs, number)
+            found.setdefault(pair.group, pair)
+    if len(found) < 2:
+        raise ShardError("a pair is scored beside pairs of other groups of prompts, and this data has one group alone; score it with --clip")
+    return list(found.values())
 
 
 def _score(tar: Path, fit: Fit, batch_size: int, bar: tqdm) -> dict[str, float]:
     """By key; pairs that cannot be read have no score."""
     pairs, scores = ArchivePairs(index_shard(tar)), dict[str, float]()
     for start in range(0, len(pairs), batch_size):
-        keys, images, prompts = [], [], []
+        read: list[ScoredPair] = []
         for number in range(start, min(start + batch_size, len(pairs))):
-            try:
-                image, prompt = pairs.image(number), pairs.prompt(number)
-            except (ImageError, PairError):
-                continue
-            keys.append(pairs.locations[number].key)
-            images.append(image)
-            prompts.append(prompt)
-        if keys:
-            scores |= dict(zip(keys, fit(images, prompts), strict=True))
+            with suppress(ImageError, PairError):
+                read.append(_read(pairs, number))
+        if read:
+            scores |= dict(zip((pair.key for pair in read), fit(read), strict=True))
         bar.update(min(batch_size, len(pairs) - start))
     return scores
 
@@ -154,6 +193,7 @@ def _show(data: Path, scores: np.ndarray, hills: Hills | None, measure: Measure)
 
 
 if __name__ == "__main__":
+    begin_command()
     try:
         main(tyro.cli(ScoreConfig, description=__doc__))
     except (CheckpointError, MissingExtraError, OSError, ValueError) as error:

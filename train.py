@@ -28,11 +28,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import torch
 import tyro
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from data.console import begin_command
 from data.embeddings import SentenceModelError
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
 from data.files import read_json, write_json
@@ -42,7 +46,7 @@ from evaluation.baselines import Constant, Nearest
 from evaluation.metrics import SentenceSimilarity, exact_match, token_f1
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
 from inference import PromptInverter
-from model import IGNORED_LABEL, CaptionModel, CheckpointError, EncoderError, find_checkpoint
+from model import IGNORED_LABEL, CaptionModel, CheckpointError, EncoderError, NotFiniteError, find_checkpoint
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
 from training.config import PRESETS, ConfigError, TrainConfig
 from training.data import Batches, TrainingData
@@ -318,10 +322,9 @@ def _announce(config: TrainConfig, model: CaptionModel, data: TrainingData, run:
 
 def _finish(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, float]:
     """Compare the best weights with the training-free baselines on the test split, and say what to do next; what came of ours."""
-    pairs, unread = data.test(config.final_pairs)
-    if unread:
-        print(f"{unread} test pairs could not be read and are left out")
-    images, prompts = [pair.image for pair in pairs], [pair.prompt for pair in pairs]
+    pairs = data.test(config.final_pairs)
+    if pairs.unread:
+        print(f"{pairs.unread} test pairs could not be read and are left out")
     inverter = PromptInverter.from_pretrained(run / "model")
     captioners = {
         "reprompt": lambda some: [prediction.prompt for prediction in inverter.predict(some)],
@@ -331,11 +334,11 @@ def _finish(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, flo
     similarity = SentenceSimilarity()
     results: list[Result] = []
     for name, caption in captioners.items():
-        with tqdm(total=len(images), desc=name, unit="image", leave=False) as bar:
-            texts, rate = timed_captions(caption, images, batch_size=64, progress=bar.update)
-        results.append(score(name, prompts, [pair.slots for pair in pairs], texts, rate, similarity=similarity))
+        with tqdm(total=len(pairs), desc=name, unit="image", leave=False) as bar:
+            texts, rate = timed_captions(caption, pairs, batch_size=64, progress=bar.update)
+        results.append(score(name, pairs, texts, rate, similarity=similarity))
     heading = f"# {run}\n\n{len(pairs)} test pairs of {config.data}; 95 % bootstrap intervals."
-    write_report(run / "report", results, [pair.key for pair in pairs], prompts, images, heading=heading)
+    write_report(run / "report", results, pairs, heading=heading)
     write_json(run / "report" / "results.json", as_json(results, checkpoint=str(run / "model"), data=config.data, pairs=len(pairs)))
     print(f"\nOn {len(pairs)} pairs whose prompts were never trained on:\n\n{markdown_table(results)}\n")
     print(f"model         {run / 'model'}")
@@ -375,10 +378,11 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 
 
 if __name__ == "__main__":
+    begin_command()
     try:
         main(parse(sys.argv[1:]))
     except (
-        *(CheckpointError, ConfigError, EncoderError, ImageError, MissingExtraError, OSError, PairError),
+        *(CheckpointError, ConfigError, EncoderError, ImageError, MissingExtraError, NotFiniteError, OSError, PairError),
         *(RunStateError, SentenceModelError, ShardError, TokenizerError, TrainingError),
     ) as error:
         sys.exit(f"train.py: {error}")

@@ -21,8 +21,8 @@ from gits import build_pair
 from PIL import Image
 from rounds import median_seconds_when_warm, report
 
+from data.images import pictures_below
 from inference import PromptInverter
-from inference.files import find_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def main(config: FolderConfig) -> None:
         if config.images is None:
             folder.mkdir()
             draw_pictures(folder, config.count)
-        paths = list(find_images([folder]))[: config.count]
+        paths = list(pictures_below(folder, lambda closed, why: print(closed, why)))[: config.count]
         theirs = their_way(source, device, config)
         inverter = PromptInverter.from_pretrained(source, device=config.device, dtype=config.dtype)
         found: dict[str, list[str]] = {}

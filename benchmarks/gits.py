@@ -22,7 +22,6 @@ def build_pair(source: str | None, *, device: torch.device, dtype: torch.dtype, 
         theirs = GitForCausalLM.from_pretrained(source, dtype=torch.float32, **changes)
     ours = CaptionModel.from_git(theirs.state_dict())
     ours.to(device, dtype).eval()
-    ours.pack_weights()  # as PromptInverter.from_pretrained does; training unpacks them
     return theirs.to(device, dtype).eval(), ours
 
 

@@ -106,13 +106,13 @@ def learn(name: str, config: LearningConfig, tokenizer: PromptTokenizer, data: T
 
         train.fit(plan, accelerator, run, data, model, tokenizer, validate=validate, export=lambda *_: None)
         examples = Batches(data, model, tokenizer, run, accelerator).validation
-        pairs, _ = data.test(config.test_pairs)
+        held_out = data.test(config.test_pairs)
+        pairs = [held_out.source[number] for number in held_out.numbers]
         start = time.perf_counter()
         texts, _, _ = write(model.eval(), tokenizer, examples, pairs, accelerator)
         result = score(
             name,
-            [pair.prompt for pair in pairs],
-            [pair.slots for pair in pairs],
+            held_out,
             texts,
             len(pairs) / (time.perf_counter() - start),
             similarity=similarity,

@@ -21,7 +21,7 @@ from torch import nn
 
 from model import CaptionModel
 from model.cache import KVCache
-from model.packed import can_pack, pack, packed_linear
+from model.linear import linear
 
 PAST = 10  # text tokens before the measured decode step
 
@@ -41,15 +41,13 @@ class RooflineConfig:
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Multiply-adds a second of a large product, the best of several shapes of the network's own kind, with plain and with packed weights."""
+    """Multiply-adds a second of a large product, the best of several shapes of the network's own kind, by PyTorch and by `model.linear`."""
     best = 0.0
     for rows, inner, columns in ((2048, 2048, 2048), (1576, 768, 3072), (6304, 768, 2304)):
         a, b = torch.randn(rows, inner, device=device, dtype=dtype), torch.randn(columns, inner, device=device, dtype=dtype)
-        products = {"plain": lambda a=a, b=b: nn.functional.linear(a, b)}  # type: ignore[misc]
-        if device.type == "cpu" and can_pack(dtype):
-            packed = pack(b)
-            products["packed"] = lambda a=a, packed=packed: packed_linear(a, packed, None)  # type: ignore[misc]
-        seconds = median_seconds(products, rounds=15, device=device)
+        with torch.inference_mode():
+            products = {"plain": lambda a=a, b=b: nn.functional.linear(a, b), "ours": lambda a=a, b=b: linear(a, b, None)}  # type: ignore[misc]
+            seconds = median_seconds(products, rounds=15, device=device)
         best = max(best, rows * inner * columns / min(seconds.values()))
     return best
 

@@ -41,7 +41,7 @@ class Step:
     """Forward, backward and AdamW of one model on one batch; `loss_of` is what tells the two apart."""
 
     def __init__(self, model: Any, loss_of: Callable[[], torch.Tensor], autocast: torch.autocast) -> None:
-        self.model, self.loss_of, self.autocast = model.train(), loss_of, autocast  # which unpacks our weights, so that AdamW finds them
+        self.model, self.loss_of, self.autocast = model.train(), loss_of, autocast
         self.optimizer = torch.optim.AdamW(model.parameters(), 1e-6, fused=True)
 
     def __call__(self) -> None:

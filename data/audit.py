@@ -16,6 +16,7 @@ the end is what it has checked, and no more: of what the embedded world draws, a
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,12 +25,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 from tqdm import tqdm
 
+from data.console import begin_command, check_least
 from data.embeddings import SentenceEncoder
 from data.errors import MissingExtraError, ShardError
 from data.files import read_json
@@ -68,6 +73,10 @@ class AuditConfig:
     """Nearest prompts to show."""
     json: Path | None = None
     """Write the findings to this file."""
+
+    def __post_init__(self) -> None:
+        check_least(0, threshold=self.threshold, sentence_threshold=self.sentence_threshold, picture_distance=self.picture_distance)
+        check_least(0, examples=self.examples)
 
 
 @dataclass(frozen=True)
@@ -303,6 +312,7 @@ def _verdict(checks: Sequence[Check], not_checked: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
+    begin_command()
     try:
         sys.exit(0 if main(tyro.cli(AuditConfig, description=__doc__)) else 1)
     except (MissingExtraError, OSError, ValueError) as error:

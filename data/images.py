@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,12 +14,41 @@ from PIL import Image, ImageOps, PngImagePlugin
 from data.errors import ImageError
 
 MAX_PIXELS = 100_000_000  # read from the header before anything is decoded
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".jfif", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".jfif", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".apng", ".avifs", ".dib"),
+    *(".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
+)
 # decoders that run no other program and are no containers of many things (of EPS Pillow would start Ghostscript)
 _FORMATS = ["PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "PPM", "TGA", "ICO", "JPEG2000"]
 _LONGEST_TEXT = 16 << 20  # bytes of one text or colour profile of a PNG, unpacked: graphs of ComfyUI are longer than Pillow's 1 MB
 PngImagePlugin.MAX_TEXT_CHUNK = _LONGEST_TEXT
 PngImagePlugin.MAX_TEXT_MEMORY = 4 * _LONGEST_TEXT
+
+
+def pictures_below(directory: Path, closed: Callable[[Path, OSError], None]) -> Iterator[Path]:
+    """Every picture of a directory and those below it, in order; linked directories are gone into once, hidden ones not. `closed` is told of folders
+    that cannot be entered."""
+    seen: set[Path] = set()
+
+    def walk(here: Path) -> Iterator[Path]:
+        real = here.resolve()
+        if real in seen:  # a link to what was gone through, or in a circle
+            return
+        seen.add(real)
+        try:
+            found = sorted(here.iterdir())
+        except OSError as error:
+            closed(here, error)
+            return
+        for path in found:
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                yield from walk(path)
+            elif path.suffix.lower() in SUFFIXES and path.is_file():
+                yield path
+
+    return walk(directory)
 
 
 def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
@@ -47,8 +76,7 @@ def opened_image(source: Path | bytes, name: str | None = None) -> Iterator[Imag
         _know_heif(source)
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_known_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
-                message = f"{label}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read; reduce it first"
-                raise ImageError(message, "huge image")
+                raise ImageError(_too_large(label, image), "huge image")
             yield image
     except FileNotFoundError as error:
         raise ImageError(f"{label}: no such file", "missing image") from error
@@ -73,6 +101,10 @@ def decoded_rgb(image: Image.Image, label: str) -> Image.Image:
         raise ImageError(f"{label}: {error}", "huge image") from error
     except Exception as error:  # decoders of damaged files raise anything
         raise ImageError(f"{label}: not a readable image ({type(error).__name__}: {error})") from error
+
+
+def _too_large(label: str, image: Image.Image) -> str:
+    return f"{label}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read; reduce it first"
 
 
 def _label(source: Path | bytes) -> str:
@@ -103,6 +135,19 @@ def _know_heif(source: Path | bytes) -> None:
     register_heif_opener()
 
 
+def picture_rgb(image: Image.Image) -> Image.Image:
+    """An image that somebody else opened or made, as `read_image` would give it.
+
+    Raises:
+        ImageError: no pixels, more than `MAX_PIXELS`, or a damaged file behind it.
+    """
+    if not image.width or not image.height:
+        raise ImageError(f"image: {image.width} x {image.height} pixels are no picture", "empty image")
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(_too_large("image", image), "huge image")
+    return decoded_rgb(image, "image")
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
     """As `to_rgb`, turned as its EXIF data asks; damaged EXIF data asks for nothing."""
     with suppress(Exception):  # which raise anything
@@ -111,10 +156,11 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB without metadata; transparent parts become white, 16-bit greys are scaled to 8."""
-    if image.mode.startswith(("I;16", "I")):
-        grey = np.asarray(image).astype(np.float32)
-        image = Image.fromarray((grey / 65535 * 255).clip(0, 255).astype(np.uint8))
+    """RGB without metadata; transparent parts become white, greys of 16 bits or of fractions are scaled to 8 bits."""
+    if image.mode in ("RGBa", "La"):  # colours multiplied by their opacity
+        image = image.convert(image.mode.upper())
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.new("RGBA", rgba.size, "white")
@@ -122,3 +168,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
     rgb = image.convert("RGB")
     rgb.info = {}
     return rgb
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Greys of 32 bits say nowhere how bright white is: 255 where none is above, else 65535; of fractions 1 where none is above, else 255."""
+    grey = np.nan_to_num(np.asarray(image).astype(np.float32))
+    brightest = float(grey.max(initial=0))
+    if image.mode.startswith("I;16"):
+        white = 65535.0
+    elif image.mode == "F":
+        white = 1.0 if brightest <= 1 else 255.0
+    else:
+        white = 255.0 if brightest <= 255 else 65535.0
+    return Image.fromarray((grey * (255 / white)).clip(0, 255).astype(np.uint8))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -26,11 +27,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import tyro
 from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
+from data.console import begin_command, check_least
 from data.errors import ImageError, MissingExtraError, ShardBusyError, ShardError
 from data.files import explained, remove_leftovers, write_json, write_lines
 from data.groups.groups import PICTURE_DISTANCE, Groups, Nearness
@@ -273,8 +278,9 @@ def _as_kept(content: bytes, one: Survey, max_side: int | None) -> tuple[bytes, 
 
 
 def _check(config: ImportConfig) -> None:
-    if config.shard_size < 1 or config.workers < 1 or (config.max_side is not None and config.max_side < 16):
-        raise ValueError("--shard-size and --workers must be 1 or more, --max-side 16 or more")
+    check_least(1, shard_size=config.shard_size, workers=config.workers)
+    check_least(16, max_side=config.max_side)
+    check_least(0, picture_distance=config.picture_distance)
     for directory in config.beside:
         if not any(finished_shards(directory / split) for split in SPLITS):
             raise ShardError(f"--beside {directory}: no finished shard there")
@@ -363,6 +369,7 @@ def parse(arguments: Sequence[str]) -> ImportConfig:
 
 
 if __name__ == "__main__":
+    begin_command()
     try:
         main(parse(sys.argv[1:]))
     except (MissingExtraError, OSError, ShardBusyError, ValueError, WorkerError) as error:

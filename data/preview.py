@@ -16,6 +16,7 @@ import io
 import json
 import os
 import random
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,12 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import numpy as np
 import pyarrow.parquet as pq
 import tyro
 from PIL import Image
 from tqdm import tqdm
 
+from data.console import begin_command, check_least
 from data.errors import ImageError, PairError, ShardError
 from data.files import explained, read_json
 from data.loading.fit import FIT_COLUMNS
@@ -73,6 +78,9 @@ class PreviewConfig:
     side: int = 192
     """Pixels of the longer side of a small copy."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_least(1, images=self.images, side=self.side)
 
 
 def main(config: PreviewConfig) -> None:
@@ -204,6 +212,7 @@ def _figure(pair: Pair, side: int, row: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    begin_command()
     try:
         main(tyro.cli(PreviewConfig, description=__doc__))
     except (OSError, ShardError) as error:

@@ -78,14 +78,25 @@ class HuggingFace:
             raise BaselineError(f"the baseline {kind!r} needs the extra 'eval' ({error}): pip install -e '.[eval]'") from error
         network = transformers.BlipForConditionalGeneration if kind == "blip" else transformers.GitForCausalLM
         try:
+            found = transformers.AutoConfig.from_pretrained(source).model_type
+            if found != kind:
+                raise BaselineError(f"the baseline {kind!r}: {source} holds a model of the type {found!r}")
             self.processor: Any = transformers.AutoProcessor.from_pretrained(source)
-            self.model: Any = network.from_pretrained(source, use_safetensors=True).eval().to(device)
-        except (OSError, ValueError) as error:
+            model, loaded = network.from_pretrained(source, use_safetensors=True, output_loading_info=True)
+        except BaselineError:
+            raise
+        except Exception as error:  # the libraries behind it raise many kinds
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BaselineError(
                 f"the baseline {kind!r} could not be loaded from {source!r}: {first}\n"
                 f"It is fetched from the Hub the first time. Without a network, give a downloaded directory: --baseline {kind}=DIR"
             ) from error
+        if lacking := sorted({*loaded["missing_keys"], *(str(key) for key in loaded["mismatched_keys"])}):
+            raise BaselineError(f"the baseline {kind!r}: the weights in {source} lack {lacking[0]} and {len(lacking) - 1} more; copy it again")
+        tokenizer = getattr(self.processor, "tokenizer", None)
+        if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_ids):  # where there is none, transformers makes one without words
+            raise BaselineError(f"the baseline {kind!r}: {source} has no tokenizer (tokenizer.json or vocab.txt); copy it again, whole")
+        self.model: Any = model.eval().to(device)
         self.arguments = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
         self.device = device
 
@@ -103,19 +114,19 @@ def build_baseline(
     num_beams: int,
     max_new_tokens: int,
     device: torch.device,
-) -> tuple[str, Captioner]:
-    """A baseline by name, with the name to report it under: `constant`, `nearest`, `blip`, `git`, or `blip=DIR_OR_ID` and `git=DIR_OR_ID`.
+) -> Captioner:
+    """A baseline by name: `constant`, `nearest`, `blip`, `git`, or `blip=DIR_OR_ID` and `git=DIR_OR_ID`.
 
     Raises:
         BaselineError: an unknown name, or one that cannot be loaded.
     """
     kind, _, source = spec.partition("=")
     if kind == "constant":
-        return kind, Constant([prompt for _, prompt in training_pairs()])
+        return Constant([prompt for _, prompt in training_pairs()])
     if kind == "nearest":
-        return kind, Nearest(training_pairs())
+        return Nearest(training_pairs())
     if kind in HUB_IDS:
         if source and not Path(source).exists() and source.count("/") != 1:
             raise BaselineError(f"the baseline {kind!r}: {source} is neither a directory nor a Hub id")
-        return kind, HuggingFace(kind, source or HUB_IDS[kind], num_beams=num_beams, max_new_tokens=max_new_tokens, device=device)
+        return HuggingFace(kind, source or HUB_IDS[kind], num_beams=num_beams, max_new_tokens=max_new_tokens, device=device)
     raise BaselineError(f"unknown baseline {spec!r}; there are {', '.join(NAMES)} (blip and git also as blip=DIR)")

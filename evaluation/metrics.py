@@ -1,8 +1,12 @@
-"""How near a prediction is to the prompt, one number a pair; every metric from a kept library where there is one."""
+"""How near a prediction is to the prompt, one number a pair; every metric from a kept library where there is one.
+
+A prompt is never empty: readers leave such pairs out and count them. An empty prediction is the worst there is by every metric.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,18 +18,25 @@ from data.errors import MissingExtraError
 
 Scores = NDArray[np.float64]
 
-_WORD = re.compile(r"\w+|[^\w\s]", re.UNICODE)
+# scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana and Han
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_MARKS = "".join(chr(code) for code in range(0x300, 0x1E00) if unicodedata.category(chr(code)).startswith("M"))  # vowel signs, accents
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|[{_MARKS}])*|[^\w\s]")
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words and punctuation marks: the tokens of the word-based metrics."""
-    return _WORD.findall(text.casefold())
+    """Lower-case words and punctuation marks: the tokens of the word-based metrics. Forms of Unicode are made one (NFC); where a script has no spaces
+    each character is a word, as sacrebleu and COCO's tokenizers have it for Chinese."""
+    return _WORD.findall(unicodedata.normalize("NFC", text.casefold()))
 
 
 def exact_match(prompts: Sequence[str], predictions: Sequence[str]) -> Scores:
-    """1 where prediction and prompt are the same but for case and white space."""
-    pairs = zip(prompts, predictions, strict=True)
-    return np.array([float(" ".join(a.casefold().split()) == " ".join(b.casefold().split())) for a, b in pairs])
+    """1 where prediction and prompt are the same but for case, white space and Unicode's forms (NFC)."""
+
+    def plain(text: str) -> list[str]:
+        return unicodedata.normalize("NFC", text.casefold()).split()
+
+    return np.array([float(plain(prompt) == plain(prediction)) for prompt, prediction in zip(prompts, predictions, strict=True)])
 
 
 def token_f1(prompts: Sequence[str], predictions: Sequence[str]) -> Scores:
@@ -44,6 +55,8 @@ def cider_d(prompts: Sequence[str], predictions: Sequence[str]) -> Scores:
         from pycocoevalcap.cider.cider_scorer import CiderScorer
     except ImportError as error:
         raise _missing(error) from error
+    if not any(map(words, prompts)):  # the library divides by their longest
+        return np.zeros(len(prompts))
     scorer = CiderScorer()
     for prompt, prediction in zip(prompts, predictions, strict=True):
         scorer += (" ".join(words(prediction)), [" ".join(words(prompt))])
@@ -68,7 +81,8 @@ class _Words:
 
 
 def bleu_4(prompts: Sequence[str], predictions: Sequence[str]) -> tuple[float, tuple[float, float]]:
-    """BLEU-4 of the whole set in [0, 1] with its bootstrap 95 % interval, by sacrebleu."""
+    """BLEU-4 of the whole set in [0, 1] with its 95 % interval, by sacrebleu: the value, and half the width of its bootstrap's interval to each side.
+    (The bootstrap's own mean lies beside the value, since a sample drawn again has fewer different pairs.)"""
     try:
         from sacrebleu.metrics import BLEU
     except ImportError as error:
@@ -76,8 +90,9 @@ def bleu_4(prompts: Sequence[str], predictions: Sequence[str]) -> tuple[float, t
     bleu = BLEU(tokenize="none", force=True)
     texts = [[" ".join(words(text)) for text in side] for side in (predictions, prompts)]
     score = bleu.corpus_score(texts[0], [texts[1]], n_bootstrap=1000)
-    mean, half = score._mean, score._ci
-    return score.score / 100, (max(0.0, mean - half) / 100, min(100.0, mean + half) / 100)
+    value, half = score.score, score._ci
+    value = min(100.0, value)  # of equal texts a rounding above
+    return value / 100, (max(0.0, value - half) / 100, min(100.0, value + half) / 100)
 
 
 class SentenceSimilarity:

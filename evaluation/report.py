@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from data.sources.held_out import HeldOutPairs
 from diffusion.contact_sheet import contact_sheet
 from diffusion.mini.world import read_slots
 from evaluation import metrics
@@ -31,28 +32,24 @@ class Result:
 
 
 def timed_captions(
-    caption: Callable[[Sequence[Image.Image]], list[str]], images: Sequence[Image.Image], *, batch_size: int, progress: Callable[[int], Any]
+    caption: Callable[[Sequence[Image.Image]], list[str]], pairs: HeldOutPairs, *, batch_size: int, progress: Callable[[int], Any]
 ) -> tuple[list[str], float]:
-    """Caption `images` in batches; returns the texts and images per second (the first batch warms up and counts too)."""
+    """Caption the pictures of `pairs` in batches; returns the texts and images per second, reading the files not counted (the first batch warms up
+    and counts too)."""
     texts: list[str] = []
-    start = time.perf_counter()
-    for first in range(0, len(images), batch_size):
-        batch = images[first : first + batch_size]
+    seconds = 0.0
+    for first in range(0, len(pairs), batch_size):
+        batch = pairs.images(first, batch_size)
+        start = time.perf_counter()
         texts += caption(batch)
+        seconds += time.perf_counter() - start
         progress(len(batch))
-    return texts, len(images) / (time.perf_counter() - start)
+    return texts, len(pairs) / max(seconds, 1e-9)
 
 
-def score(
-    name: str,
-    prompts: Sequence[str],
-    slots: Sequence[Mapping[str, str]],
-    predictions: Sequence[str],
-    images_per_second: float,
-    *,
-    similarity: Similarity,
-) -> Result:
+def score(name: str, pairs: HeldOutPairs, predictions: Sequence[str], images_per_second: float, *, similarity: Similarity) -> Result:
     """Judge `predictions` by every metric; per-slot accuracy where the pairs know their slots."""
+    prompts = pairs.prompts
     per_pair = {
         "similarity": similarity(prompts, predictions),
         "cider_d": metrics.cider_d(prompts, predictions),
@@ -63,7 +60,7 @@ def score(
     estimates = {metric: bootstrap_mean(scores) for metric, scores in per_pair.items()}
     bleu, interval = metrics.bleu_4(prompts, predictions)
     estimates["bleu_4"] = Estimate(bleu, *interval, len(prompts))
-    known = [(truth, read_slots(guess)) for truth, guess in zip(slots, predictions, strict=True) if truth]
+    known = [(truth, read_slots(guess)) for truth, guess in zip(pairs.slots, predictions, strict=True) if truth]
     found = metrics.slot_accuracy([truth for truth, _ in known], [guess for _, guess in known])
     return Result(name, estimates, {slot: bootstrap_mean(scores) for slot, scores in found.items()}, images_per_second, list(predictions))
 
@@ -95,16 +92,14 @@ def markdown_table(results: Sequence[Result]) -> str:
     return "\n\n".join(tables)
 
 
-def write_report(
-    directory: Path, results: Sequence[Result], keys: Sequence[str], prompts: Sequence[str], images: Sequence[Image.Image], *, heading: str
-) -> None:
+def write_report(directory: Path, results: Sequence[Result], pairs: HeldOutPairs, *, heading: str) -> None:
     """`report.md`, `predictions.jsonl` (every pair, every captioner) and `samples.png` (a contact sheet of the first pairs)."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "report.md").write_text(f"{heading}\n\n{markdown_table(results)}\n", encoding="utf-8")
     with open(directory / "predictions.jsonl", "w", encoding="utf-8") as file:
-        for i, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
+        for i, (key, prompt) in enumerate(zip(pairs.keys, pairs.prompts, strict=True)):
             row = {"key": key, "prompt": prompt} | {result.name: result.predictions[i] for result in results}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    shown = min(32, len(images))
-    captions = [f"true: {prompts[i]} / {results[0].name}: {results[0].predictions[i]}" for i in range(shown)]
-    contact_sheet(images[:shown], captions, columns=8, cell=192, lines=7).save(directory / "samples.png")
+    images = pairs.images(0, 32)
+    captions = [f"true: {pairs.prompts[i]} / {results[0].name}: {results[0].predictions[i]}" for i in range(len(images))]
+    contact_sheet(images, captions, columns=8, cell=192, lines=7).save(directory / "samples.png")

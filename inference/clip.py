@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,13 +37,19 @@ class ClipFit:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         try:
-            self.model: Any = AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True).to(self.device).eval()
+            model, loaded = AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True, output_loading_info=True)
             self.processor: Any = AutoProcessor.from_pretrained(name)
-        except (OSError, ValueError, KeyError) as error:
-            message = f"the CLIP model {name!r} could not be loaded: {str(error).splitlines()[0]}"
+        except Exception as error:  # the libraries behind it raise many kinds
+            message = f"the CLIP model {name!r} could not be loaded: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
             raise ClipError(f"{message}. Give a directory, or a Hub id while there is a network; weights must be safetensors") from error
-        if not hasattr(self.model, "get_image_features") or not hasattr(self.model, "get_text_features"):
-            raise ClipError(f"{name} is a {type(self.model).__name__}, which has no embeddings of images and texts; give a CLIP or a SigLIP")
+        if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
+            raise ClipError(f"{name} is a {type(model).__name__}, which has no embeddings of images and texts; give a CLIP or a SigLIP")
+        if lacking := sorted({*loaded["missing_keys"], *(str(key) for key in loaded["mismatched_keys"])}):
+            raise ClipError(f"the weights of {name} lack {lacking[0]} and {len(lacking) - 1} more, which would be drawn by chance; give a whole CLIP")
+        tokenizer = getattr(self.processor, "tokenizer", None)
+        if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_ids):  # where there is none, transformers makes one without words
+            raise ClipError(f"{name} has no tokenizer (tokenizer.json); copy it again, whole")
+        self.model: Any = model.to(self.device).eval()
         self.padding = "max_length" if "siglip" in self.model.config.model_type else True  # SigLIP was trained with full lengths
 
     @torch.inference_mode()
@@ -52,7 +59,18 @@ class ClipFit:
         texts = self.processor(text=list(prompts), padding=self.padding, truncation=True, return_tensors="pt").to(self.device)
         seen = self.model.get_image_features(pixel_values=pixels.to(self.device, self.model.dtype), return_dict=True)
         read = self.model.get_text_features(**texts, return_dict=True)
-        return F.cosine_similarity(_pooled(seen).float(), _pooled(read).float()).tolist()
+        cosines = F.cosine_similarity(_pooled(seen).float(), _pooled(read).float())
+        if not bool(cosines.isfinite().all()):
+            raise ClipError("the CLIP model computed NaN or infinity instead of a cosine: its weights are damaged, or too large for float16")
+        return list(cosines.tolist())
+
+    def fingerprint(self) -> str:
+        """By which the model is known again."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 def _pooled(features: Any) -> torch.Tensor:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
+from data.images import pictures_below
 
 
-def find_images(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files among `paths` as they are, and of each folder every picture in it and below it, sorted.
+def find_images(paths: Iterable[Path], closed: Callable[[Path, OSError], None]) -> Iterator[Path]:
+    """The files among `paths` as they are, and of each folder every picture in it and below it, in order; `closed` is told of folders that cannot be
+    entered.
 
     Raises:
         FileNotFoundError: a path that does not exist; names it.
     """
     for path in paths:
         if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+            yield from pictures_below(path, closed)
         elif path.exists():
             yield path
         else:

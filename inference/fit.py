@@ -7,7 +7,6 @@ trained on noisy pairs then says which of them are noise.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -26,13 +25,18 @@ REFERENCES = 8
 class PromptFit:
     """Scores pairs beside a fixed set of other images."""
 
-    def __init__(self, inverter: PromptInverter, references: Sequence[Image.Image]) -> None:
+    def __init__(self, inverter: PromptInverter, references: Sequence[Image.Image], groups: Sequence[str]) -> None:
         """
         Args:
-            references: images that stand for any other; eight drawn from the same data will do.
+            references: images that stand for any other; nine drawn from the same data will do.
+            groups: of each its group of prompts, no two alike.
+
+        Raises:
+            ValueError: not two images of different groups.
         """
-        if not references:
-            raise ValueError("an image or more is needed to compare with")
+        if len(references) < 2 or len(set(groups)) < len(references):
+            raise ValueError("two images or more are needed to compare with, each of another group")
+        self._groups = list(groups)
         self.inverter = inverter
         model, tokenizer = inverter.model, inverter.tokenizer
         self._text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
@@ -40,15 +44,22 @@ class PromptFit:
         self._references = [self._prefix(image) for image in references]  # whose keys and values all texts share
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-        """The fit of each image and prompt, natural log per token."""
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str], groups: Sequence[str]) -> list[float]:
+        """The fit of each image and prompt, natural log per token: beside the first eight references that are not of its own group.
+
+        Raises:
+            NotFiniteError: the network computed no numbers.
+        """
         pixels = self.inverter.preprocess.pixels
         batch = self._collate([Example(pixels(to_rgb(image)), self._text(prompt)) for image, prompt in zip(images, prompts, strict=True)])
         model = self.inverter.model
         input_ids, labels = batch.input_ids.to(model.device), batch.labels.to(model.device)
         own = model.log_likelihood_on(self._encoded(batch.images), input_ids, labels)
         others = torch.stack([model.log_likelihood_on(one, input_ids, labels) for one in self._references])
-        alone = others.logsumexp(0) - math.log(len(others))
+        # a pair is not compared with itself, which would make it fit no better than others
+        stand = torch.tensor([[own != group for group in groups] for own in self._groups], device=others.device)
+        stand &= stand.cumsum(0) <= REFERENCES
+        alone = others.masked_fill(~stand, float("-inf")).logsumexp(0) - stand.sum(0).log()
         tokens = (labels != IGNORED_LABEL).sum(1).clamp(min=1)
         return ((own - alone) / tokens).tolist()
 

@@ -2,7 +2,7 @@
 
 from model.checkpoint import load_model, save_model
 from model.config import EncoderConfig, ModelConfig
-from model.decoding import Hypothesis
+from model.decoding import Hypothesis, NotFiniteError
 from model.encoder import EncoderError, pretrained_preprocessing
 from model.files import CheckpointError, find_checkpoint
 from model.network import IGNORED_LABEL, CaptionModel
@@ -16,6 +16,7 @@ __all__ = [
     "EncoderError",
     "Hypothesis",
     "ModelConfig",
+    "NotFiniteError",
     "Preprocessing",
     "find_checkpoint",
     "load_model",

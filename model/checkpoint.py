@@ -8,19 +8,20 @@ from pathlib import Path
 import safetensors.torch
 
 from model.config import ModelConfig
-from model.files import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, check_checkpoint, read_json, read_weights
+from model.files import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, check_checkpoint, clear_checkpoint, read_json, read_weights
 from model.git import MODEL_TYPE
 from model.network import CaptionModel
 
 
 def save_model(model: CaptionModel, directory: Path) -> None:
-    """Write config and weights; each file is written to a temporary name and renamed."""
+    """Write config and weights; each file is written to a temporary name and renamed. Nothing of a former model stays in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     temporary = directory / f"{WEIGHTS_FILE}.tmp"
     safetensors.torch.save_file(weights, temporary, metadata={"format": "pt"})
-    os.replace(temporary, directory / WEIGHTS_FILE)
     model.config.save(directory / f"{CONFIG_FILE}.tmp")
+    clear_checkpoint(directory)
+    os.replace(temporary, directory / WEIGHTS_FILE)
     os.replace(directory / f"{CONFIG_FILE}.tmp", directory / CONFIG_FILE)
 
 

@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from model.cache import KVCache, PrefixCache
 from model.config import ModelConfig
 from model.dropout import Dropout, dropout
+from model.linear import Linear, linear
 from model.masks import text_rows
-from model.packed import PackedCopy
 
 
 class Decoder(nn.Module):
@@ -30,7 +30,6 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
-        self.packed_output: PackedCopy | None = None
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Embedding(config.max_text_tokens, config.width)
         self.embedding_norm = nn.LayerNorm(config.width, eps=1e-12) if config.norm == "post" else nn.Identity()
@@ -120,7 +119,6 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., K) -> (..., V)"""
         weight = self.token_embedding.weight if self.output_weight is None else self.output_weight
-        linear = F.linear if self.packed_output is None else self.packed_output.linear
         return linear(hidden, weight, self.output_bias)
 
     @property
@@ -140,7 +138,7 @@ class Block(nn.Module):
         self.pre = config.norm == "pre"
         self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(config.width, eps=1e-12)
-        self.ffn = nn.Sequential(nn.Linear(config.width, config.ffn_width), nn.GELU(), nn.Linear(config.ffn_width, config.width))
+        self.ffn = nn.Sequential(Linear(config.width, config.ffn_width), nn.GELU(), Linear(config.ffn_width, config.width))
         self.ffn_norm = nn.LayerNorm(config.width, eps=1e-12)
         self.dropout = Dropout(config.dropout)
 
@@ -163,8 +161,8 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.output = nn.Linear(config.width, config.width)
+        self.qkv = Linear(config.width, 3 * config.width)
+        self.output = Linear(config.width, config.width)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         qkv = rearrange(self.qkv(x), "n t (three h d) -> three n h t d", three=3, h=self.heads)

@@ -5,7 +5,7 @@ All see the network only through `Hypotheses`, so that tests can put a table of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 Tokens = tuple[int, ...]
+_ABOVE_SMOOTHING = 3
 _NOTHING_LEFT = "the banned texts leave no token to go on with; ban less"
+
+
+class NotFiniteError(ValueError):
+    """The network computed something that is no number; says what is likely the cause."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Hypotheses(Protocol):
 class TextRules:
     """What a text may be: how it starts (`start`, the begin token first), how long it becomes after that, and what it may not say.
 
-    `banned` holds sequences of tokens; none of them comes to stand in a text, its forced start included.
+    `min_new_tokens` come before the end token, `max_new_tokens` with it. `banned` holds sequences of tokens; none of them comes to stand in a
+    text, its forced start included. `forbidden` gives, for the tokens of a text so far, those that may not come next.
     """
 
     start: Tokens
@@ -56,11 +62,12 @@ class TextRules:
     max_new_tokens: int
     min_new_tokens: int = 0
     banned: tuple[Tokens, ...] = ()
+    forbidden: Callable[[Tokens], Sequence[int]] | None = None
 
     def allow(self, log_probs: Tensor, texts: Sequence[Tokens]) -> Tensor:
         """(N, V) log-probabilities after `texts`, (N,), all of the same length, with minus infinity where a token may not come next."""
         too_short = len(texts[0]) < self.min_new_tokens
-        if not too_short and not self.banned:
+        if not too_short and not self.banned and self.forbidden is None:
             return log_probs
         allowed = log_probs.clone()
         if too_short:
@@ -70,6 +77,8 @@ class TextRules:
             for *before, last in self.banned:
                 if len(before) <= len(written) and written[len(written) - len(before) :] == tuple(before):
                     allowed[row, last] = float("-inf")
+            if self.forbidden is not None:
+                allowed[row, list(self.forbidden(written[1:]))] = float("-inf")
         return allowed
 
 
@@ -200,12 +209,14 @@ def sample(
     temperature: float,
     top_k: int,
     top_p: float,
-    generator: torch.Generator | None,
+    smoothing: float,
+    chances: Tensor,
 ) -> list[list[Hypothesis]]:
     """`num_samples` texts for each image, drawn token by token from the network's distribution, best first.
 
-    `temperature` flattens (above 1) or sharpens it, `top_k` keeps the likeliest k tokens (0: all), `top_p` the fewest likeliest tokens that
-    together have that probability (nucleus sampling, arXiv 1904.09751); in this order.
+    `smoothing` is the label smoothing that the network was trained with, which is taken off; `temperature` flattens (above 1) or sharpens the
+    distribution, `top_k` keeps the likeliest k tokens (0: all), `top_p` the fewest likeliest tokens that together have that probability (nucleus
+    sampling, arXiv 1904.09751); in this order. `chances` (images * num_samples, max_new_tokens), from 0 up to 1, decide what is drawn.
     The state must hold one row per image at first; it grows to `num_samples` rows after the first step, and finished texts leave it.
     """
     texts: list[list[tuple[int, float]]] = [[] for _ in range(images * num_samples)]
@@ -217,7 +228,7 @@ def sample(
         allowed = rules.allow(log_probs, [tuple(token for token, _ in texts[row]) for row in rows])
         if bool((allowed.amax(-1) == float("-inf")).any()):
             raise ValueError(_NOTHING_LEFT)
-        drawn = draw(restrict(allowed / temperature, top_k, top_p), generator)
+        drawn = draw(restrict(without_smoothing(allowed, smoothing) / temperature, top_k, top_p), chances[rows, length - 1])
         own = log_probs.gather(1, drawn).squeeze(1).tolist()
         going_on: dict[int, list[int]] = {}  # image -> places in `rows`
         for place, (row, token, score) in enumerate(zip(rows, drawn.squeeze(1).tolist(), own, strict=True)):
@@ -245,6 +256,20 @@ def sample(
     return [sorted(found[i : i + num_samples], key=lambda text: -text.score) for i in range(0, len(found), num_samples)]
 
 
+def without_smoothing(log_probs: Tensor, smoothing: float) -> Tensor:
+    """(N, V) log-probabilities of a network that learned from labels of which `smoothing` was spread over all tokens (arXiv 1512.00567, section 7)
+    -> those of the labels themselves, not normalised: p - smoothing / V, and minus infinity where p is less than three times what was spread, since
+    networks hit it about so well.
+
+    Else each step would draw, this often, a token that never comes there.
+    """
+    if smoothing == 0:
+        return log_probs
+    spread, probabilities = smoothing / log_probs.shape[-1], log_probs.exp()
+    left = (probabilities - spread) * (probabilities > _ABOVE_SMOOTHING * spread)
+    return torch.where(left.amax(-1, keepdim=True) > 0, left.log(), log_probs)  # all that is allowed may be among what was spread
+
+
 def restrict(log_probs: Tensor, top_k: int, top_p: float) -> Tensor:
     """(N, V) with minus infinity for the tokens that `top_k` and `top_p` leave out."""
     if 0 < top_k < log_probs.shape[-1]:
@@ -257,14 +282,11 @@ def restrict(log_probs: Tensor, top_k: int, top_p: float) -> Tensor:
     return log_probs
 
 
-def draw(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
-    """(N, V) log-probabilities, not necessarily normalised -> (N, 1), a token of each row by chance: where its cumulative sum of probabilities
-    passes a random number. One such number a row is much quicker than `torch.multinomial`, which draws one for each token."""
+def draw(log_probs: Tensor, chances: Tensor) -> Tensor:
+    """(N, V) log-probabilities, not necessarily normalised, and (N,) chances from 0 up to 1 -> (N, 1), a token of each row: where its cumulative sum
+    of probabilities passes the chance. One random number a row is much quicker than `torch.multinomial`, which draws one for each token."""
     sums = log_probs.double().softmax(-1).cumsum(-1)
-    chance = 1 - torch.rand(
-        len(log_probs), 1, dtype=torch.float64, device=log_probs.device, generator=generator
-    )  # above 0: never an impossible token
-    return torch.searchsorted(sums, chance * sums[:, -1:])
+    return torch.searchsorted(sums, (1 - chances[:, None]) * sums[:, -1:])  # above 0: never an impossible token
 
 
 def _hypothesis(text: Sequence[tuple[int, float]]) -> Hypothesis:

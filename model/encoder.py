@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -13,7 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from model.config import EncoderConfig
+from model.linear import Linear
 from model.preprocessing import Preprocessing
+
+_CLASSES = 1000  # of a classifier, whose weights an encoder does not need
 
 
 class EncoderError(ValueError):
@@ -31,7 +35,8 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, preprocessing: Preprocessing, width: int) -> None:
         super().__init__()
         height, breadth = preprocessing.size
-        self.backbone: Any = _create(config, preprocessing.size)
+        self.backbone: Any = _create(config, preprocessing.size, {})
+        Linear.take_over(self.backbone)
         self.takes_stage = config.stage is not None
         self._attentions: list[Any] = [module for module in self.backbone.modules() if getattr(module, "fused_attn", False)]
         with torch.no_grad():
@@ -51,7 +56,7 @@ class ImageEncoder(nn.Module):
         self.grid = self._grid(output)
         self.position = nn.Parameter(torch.zeros(1, self.num_image_tokens, feature_width)) if self.gives_map else None
         self.frame_embedding = nn.Parameter(torch.zeros(config.frames, 1, feature_width)) if config.frames else None
-        self.projection = nn.Sequential(nn.Linear(feature_width, width), nn.LayerNorm(width, eps=1e-5))
+        self.projection = nn.Sequential(Linear(feature_width, width), nn.LayerNorm(width, eps=1e-5))
         self._frozen: list[nn.Module] = []
 
     def _run(self, pixel_values: Tensor) -> Any:
@@ -99,23 +104,30 @@ class ImageEncoder(nn.Module):
             features = rearrange(features + self.frame_embedding[: features.shape[1]], "b f p k -> b (f p) k")
         return self.projection(features)
 
-    def load_pretrained(self, config: EncoderConfig, preprocessing: Preprocessing) -> None:
-        """Take timm's published weights; `config.arguments` may name a file of them: `pretrained_cfg_overlay={"file": path}`.
+    def load_pretrained(self, config: EncoderConfig, preprocessing: Preprocessing, file: Path | None = None) -> None:
+        """Take timm's published weights, or those of a file of them: safetensors, or a .pth that holds tensors alone.
 
         Raises:
-            EncoderError: timm has none for this name, or they cannot be fetched.
+            EncoderError: timm has none for this name, they cannot be fetched, or the file is none of this model's.
         """
-        pretrained = dataclasses.replace(config, arguments=config.arguments | {"pretrained": True})
+        if file is None:
+            pretrained_preprocessing(config.name)
+        weights = None if file is None else _read_file(file)
         try:
-            weights = _create(pretrained, preprocessing.size).state_dict()
-        except EncoderError:
-            raise
+            self.backbone.load_state_dict(_create(config, preprocessing.size, {"pretrained": True} | _source(config, weights)).state_dict())
+            if weights is not None and config.stage is not None:  # of which timm leaves out what does not fit
+                _create(dataclasses.replace(config, stage=None), preprocessing.size, {"pretrained": True} | _source(config, weights))
+        except EncoderError as error:
+            if file is None:
+                raise
+            raise EncoderError(f"{file} does not hold the weights of {config.name!r}: {_first_line(error.__cause__ or error)}") from error
         except Exception as error:  # the hub client and timm raise many kinds
+            if file is not None:
+                raise EncoderError(f"{file} does not hold the weights of {config.name!r}: {_first_line(error)}") from error
             raise EncoderError(
-                f"the published weights of {config.name!r} cannot be had ({error}). With no network, download them elsewhere and give "
-                """--model.encoder-arguments 'pretrained_cfg_overlay={"file": "PATH"}'"""
+                f"the published weights of {config.name!r} cannot be had ({_first_line(error)}). With no network, download them elsewhere and "
+                "give --model.encoder-file PATH"
             ) from error
-        self.backbone.load_state_dict(weights)
 
     def freeze(self, share: float) -> None:
         """Stop the first `share` of the timm model's layers, from the pixels on, from learning; their norms and dropout stay as in evaluation."""
@@ -149,38 +161,78 @@ def pretrained_preprocessing(name: str) -> dict[str, Any]:
     Raises:
         EncoderError: there are none.
     """
-    known = timm.get_pretrained_cfg(name.removeprefix("timm/")) if timm.is_model(name.removeprefix("timm/").split(".")[0]) else None
+    _check_known(name)
+    known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
     if known is None or not known.has_weights:
         raise EncoderError(f"timm publishes no weights for {name!r}; timm.list_models(pretrained=True) lists those it has")
     return {"mean": tuple(known.mean), "std": tuple(known.std), "interpolation": known.interpolation}
 
 
-def _create(config: EncoderConfig, size: tuple[int, int]) -> nn.Module:
-    """The timm model, built for images of this size where it wants to know."""
-    if not timm.is_model(config.name.removeprefix("timm/").split(".")[0]):
-        near = difflib.get_close_matches(config.name, timm.list_models(), n=3, cutoff=0.5)
-        raise EncoderError(f"timm has no model {config.name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+def _check_known(name: str) -> None:
+    if not timm.is_model(name.removeprefix("timm/").split(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        raise EncoderError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+
+
+def _create(config: EncoderConfig, size: tuple[int, int], weights: dict[str, Any]) -> nn.Module:
+    """The timm model, built for images of this size where it wants to know; `weights` says where they come from."""
+    _check_known(config.name)
     if "img_size" in config.arguments:
-        backbone = _build(config, config.arguments)
+        backbone = _build(config, config.arguments, weights)
     else:
         try:
-            backbone = _build(config, config.arguments | {"img_size": size})
+            backbone = _build(config, config.arguments | {"img_size": size}, weights)
         except EncoderError as error:
             if not isinstance(error.__cause__, TypeError):
                 raise
-            backbone = _build(config, config.arguments)  # a convolutional network, which takes any size
+            backbone = _build(config, config.arguments, weights)  # a convolutional network, which takes any size
     stride = getattr(getattr(getattr(backbone, "patch_embed", None), "proj", None), "stride", None)
     if isinstance(stride, tuple) and any(side % step for side, step in zip(size, stride, strict=True)):  # the rest would not be seen
         raise EncoderError(f"images of {size[0]} x {size[1]} pixels are not whole patches of {stride[0]} x {stride[1]}, which {config.name!r} wants")
     return backbone
 
 
-def _build(config: EncoderConfig, arguments: dict[str, Any]) -> nn.Module:
-    if config.stage is None:
-        kind: dict[str, Any] = {"num_classes": 0}
-    else:
-        kind = {"features_only": True, "out_indices": (config.stage,)}
+def _build(config: EncoderConfig, arguments: dict[str, Any], weights: dict[str, Any]) -> nn.Module:
+    kind: dict[str, Any] = {"num_classes": 0} if config.stage is None else {"num_classes": 0, "features_only": True, "out_indices": (config.stage,)}
     try:
-        return timm.create_model(config.name, **kind, **arguments)
-    except (RuntimeError, TypeError, AssertionError, IndexError, ValueError) as error:
-        raise EncoderError(f"timm cannot build {config.name!r} with stage {config.stage} and {arguments}: {error}") from error
+        return timm.create_model(config.name.removeprefix("timm/"), **(kind | weights | arguments))
+    except (RuntimeError, TypeError, AssertionError, LookupError, ValueError, AttributeError, ArithmeticError) as error:
+        raise EncoderError(f"timm cannot build {config.name!r} with stage {config.stage} and {arguments}: {_first_line(error)}") from error
+
+
+def _read_file(file: Path) -> dict[str, Tensor]:
+    """
+    Raises:
+        EncoderError: missing, damaged, or it holds more than tensors.
+    """
+    if not file.is_file():
+        raise EncoderError(f"{file} does not exist; --model.encoder-file takes a .safetensors or .pth of timm's")
+    try:
+        weights = dict(timm.models.load_state_dict(str(file), weights_only=True))
+    except Exception as error:  # pickle's and safetensors' errors share no base
+        raise EncoderError(
+            f"{file} cannot be read as weights ({_first_line(error)}); a .safetensors is, and a .pth that holds tensors alone"
+        ) from error
+    if broken := next((name for name, tensor in weights.items() if not isinstance(tensor, Tensor) or not bool(tensor.isfinite().all())), None):
+        raise EncoderError(f"{file} is damaged: {broken} holds something else than numbers")
+    return weights
+
+
+def _source(config: EncoderConfig, weights: dict[str, Tensor] | None) -> dict[str, Any]:
+    """What tells timm where weights come from. Of a file all of the backbone must be there; only a classifier may be left over."""
+    if weights is None:
+        return {}
+    plain = dataclasses.replace(config, stage=None)
+    classifier = (
+        _build(plain, config.arguments, {"num_classes": _CLASSES}).state_dict().keys() - _build(plain, config.arguments, {}).state_dict().keys()
+    )
+    kept = {name: value for name, value in weights.items() if name not in classifier}
+    if not kept:  # which timm would take for none, and fetch the published ones
+        raise EncoderError("it holds no weights" + (" but a classifier's" if weights else ""))
+    return {"pretrained_cfg_overlay": {"state_dict": kept, "classifier": None, "custom_load": False}}  # strictly, without a classifier
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, or its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__

@@ -1,8 +1,10 @@
-"""Checkpoint directories: finding them and reading what they hold. Nothing but safetensors is ever read as weights."""
+"""Checkpoint directories: finding them, reading what they hold, clearing what an earlier model left. Weights are read from safetensors alone."""
 
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +16,42 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 _WEIGHTS_INDEX = f"{WEIGHTS_FILE}.index.json"  # where Hugging Face's libraries split large weights
 _PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
+# tokenizers and settings that Hugging Face's libraries write beside weights
+_COMPANIONS = (
+    *("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *("tokenizer.model", "chat_template.json", "chat_template.jinja"),
+)
+
 
 class CheckpointError(ValueError):
     """A directory that is not a checkpoint, or a broken one; names the file and the remedy."""
 
 
-def find_checkpoint(checkpoint: str | Path) -> Path:
-    """The directory of a checkpoint; a Hub id is downloaded, or found among earlier downloads.
+def find_checkpoint(checkpoint: str | Path, revision: str | None = None) -> Path:
+    """The directory of a checkpoint; a Hub id is downloaded, or found among earlier downloads, and standard error says so.
+
+    Args:
+        revision: of a Hub id: a branch, a tag or a commit.
 
     Raises:
         CheckpointError: neither a directory nor a Hub id that can be had now.
     """
-    if Path(checkpoint).exists() or str(checkpoint).count("/") != 1 or str(checkpoint).startswith((".", "/", "~")):
+    name = str(checkpoint)
+    if isinstance(checkpoint, Path) or Path(checkpoint).exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        if revision is not None:
+            raise CheckpointError(f"a revision belongs to a Hub id; {name} is a directory's name")
         return Path(checkpoint).expanduser()
+    if Path(name).parent.is_dir():  # a slip of the pen, and not somebody's name on the Hub
+        raise CheckpointError(f"{name} does not exist, though {Path(name).parent} does; check the name (ls {Path(name).parent})")
+    print(f"{name} is no directory here: looking it up on the Hub", file=sys.stderr)
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(str(checkpoint), allow_patterns=["*.json", "*.safetensors", "README.md"]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors", "README.md"]))
     except Exception as error:  # the library's errors share no base with its HTTP client's
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{checkpoint} is not a directory here, and the Hub did not give it either ({first}). "
+            f"{name} is not a directory here, and the Hub did not give it either ({first}). "
             "Check the path; a trained model is runs/NAME/model, the one in the box assets/mini-inverter"
         ) from error
 
@@ -59,13 +76,13 @@ def check_checkpoint(directory: Path) -> None:
 
 
 def read_weights(directory: Path) -> dict[str, Tensor]:
-    """The tensors of model.safetensors, or of the parts that its index names.
+    """The tensors of model.safetensors, or where it is not there of the parts that an index names.
 
     Raises:
         CheckpointError: a file is missing or broken; names it.
     """
     index = directory / _WEIGHTS_INDEX
-    names = [WEIGHTS_FILE] if not index.is_file() else sorted(set(read_json(index).get("weight_map", {}).values()))
+    names = [WEIGHTS_FILE] if (directory / WEIGHTS_FILE).is_file() else _parts(index)
     weights: dict[str, Tensor] = {}
     for name in names:
         if Path(name).suffix != ".safetensors" or Path(name).name != name:
@@ -77,6 +94,22 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     return weights
 
 
+def _parts(index: Path) -> list[str]:
+    parts = read_json(index).get("weight_map")
+    if not isinstance(parts, dict) or not parts or not all(isinstance(name, str) for name in parts.values()):
+        raise CheckpointError(f"{index} names no weights: weight_map must say of each tensor in which file it is; copy it again")
+    return sorted(set(parts.values()))
+
+
+def clear_checkpoint(directory: Path) -> None:
+    """Take away what libraries write for a model, so that nothing of a former one is taken for part of the next."""
+    index = directory / _WEIGHTS_INDEX
+    parts = [path.name for path in directory.glob("model-*-of-*.safetensors")]
+    for name in (*parts, *_PREPROCESSOR_FILES, *_COMPANIONS):
+        (directory / name).unlink(missing_ok=True)
+    index.unlink(missing_ok=True)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """
     Raises:
@@ -84,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}); copy it again from where the model came from") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds no JSON object; copy it again from where the model came from")
@@ -96,5 +129,8 @@ def read_preprocessor(directory: Path) -> dict[str, Any]:
     for name in _PREPROCESSOR_FILES:
         if (directory / name).is_file():
             values = read_json(directory / name)
-            return dict(values.get("image_processor", values))
+            inner = values.get("image_processor", values)
+            if not isinstance(inner, dict):
+                raise CheckpointError(f"{directory / name}: image_processor is no object; copy it again from where the model came from")
+            return dict(inner)
     return {}

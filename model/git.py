@@ -20,6 +20,7 @@ from model.preprocessing import Preprocessing
 MODEL_TYPE = "git"  # config.json says so
 _HEAD_DIM = 64  # of all published GITs, and of CLIP's ViTs
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"}  # an image processor's that are followed
 _PIL_RESAMPLING: dict[Any, Any] = {2: "bilinear", 3: "bicubic"}
 
 # (patch, width, depth, heads) -> the timm model of that shape
@@ -130,7 +131,9 @@ def _config(
     frames: int,
     tied: bool,
 ) -> ModelConfig:
-    vision = config.get("vision_config") or {}
+    vision = config.get("vision_config", {})
+    if not isinstance(vision, Mapping):
+        raise CheckpointError(f"config.json: vision_config must be an object, not {vision!r}")
     vocab_size, width = converted["decoder.token_embedding.weight"].shape
     vit_width, _, patch, _ = converted["encoder.backbone.patch_embed.proj.weight"].shape
     side = patch * round((converted["encoder.backbone.pos_embed"].shape[1] - 1) ** 0.5)
@@ -138,11 +141,15 @@ def _config(
     _require(config, "layer_norm_eps", 1e-12)
     _require(vision, "layer_norm_eps", 1e-5)
     dropout = config.get("hidden_dropout_prob", 0.1)
+    if not isinstance(dropout, int | float):
+        raise CheckpointError(f"hidden_dropout_prob must be a number, not {dropout!r}")
     _require(config, "attention_probs_dropout_prob", dropout)
     ids = {name: config.get(name, default) for name, default in (("bos_token_id", 101), ("eos_token_id", 102), ("pad_token_id", 0))}
     if isinstance(ids["eos_token_id"], list):
+        if len(set(ids["eos_token_id"])) != 1:
+            raise CheckpointError(f"eos_token_id {ids['eos_token_id']} is not supported; GIT has one end token")
         ids["eos_token_id"] = ids["eos_token_id"][0]
-    vit_heads = vision.get("num_attention_heads") or max(1, vit_width // _HEAD_DIM)
+    vit_heads = _heads(vision, vit_width)
     vit_ffn = converted["encoder.backbone.blocks.0.mlp.fc1.weight"].shape[0]
     return ModelConfig(
         encoder=EncoderConfig(
@@ -154,14 +161,22 @@ def _config(
         vocab_size=vocab_size,
         width=width,
         layers=layers,
-        heads=config.get("num_attention_heads") or max(1, width // _HEAD_DIM),
+        heads=_heads(config, width),
         ffn_width=converted["decoder.blocks.0.ffn.0.weight"].shape[0],
         max_text_tokens=converted["decoder.position_embedding.weight"].shape[0],
         dropout=dropout,
         norm="post",
+        label_smoothing=0.0,  # so that samples are drawn from the distribution that it computes
         tied_output=tied,
         **ids,
     )
+
+
+def _heads(settings: Mapping[str, Any], width: int) -> int:
+    heads = settings.get("num_attention_heads", max(1, width // _HEAD_DIM))
+    if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or width % heads:
+        raise CheckpointError(f"num_attention_heads {heads!r} does not divide the width {width}")
+    return heads
 
 
 def _require(settings: Mapping[str, Any], name: str, value: Any) -> None:
@@ -187,18 +202,46 @@ def _timm_arguments(patch: int, width: int, depth: int, heads: int, side: int, f
 
 def _preprocessing(preprocessor: Mapping[str, Any], side: int) -> Preprocessing:
     """CLIP's: the shorter side to `side`, then the middle square; or straight to a square where the file says so."""
-    size, crop = preprocessor.get("size", {"shortest_edge": side}), preprocessor.get("crop_size", side)
-    centred = preprocessor.get("do_center_crop", True) and "shortest_edge" in size
-    wanted = {size["shortest_edge"], *(crop.values() if isinstance(crop, dict) else (crop,))} if centred else {size.get("height"), size.get("width")}
+    steps = {name: value for name, value in preprocessor.items() if name.startswith("do_")}
+    for name, value in steps.items():
+        if value is None and name not in _STEPS:
+            continue
+        if not isinstance(value, bool) or (value and name not in _STEPS):
+            raise CheckpointError(f"preprocessor_config.json: {name} {value!r} is not supported")
+    for name in ("do_resize", "do_rescale"):
+        _require(preprocessor, name, True)
+    factor = preprocessor.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, float) or not abs(factor * 255 - 1) <= 1e-3:
+        raise CheckpointError(f"preprocessor_config.json: rescale_factor {factor!r} is not supported; 1/255 is")
+    centred, wanted = _sides(preprocessor, side)
     if wanted != {side}:
         raise CheckpointError(f"preprocessor_config.json asks for images of {sorted(map(str, wanted))} pixels, the image encoder for {side}")
     resampling = preprocessor.get("resample", 3)
-    if resampling not in _PIL_RESAMPLING:
-        raise CheckpointError(f"preprocessor_config.json: resample {resampling} is not supported; 2 (bilinear) and 3 (bicubic) are")
+    if not isinstance(resampling, int) or resampling not in _PIL_RESAMPLING:
+        raise CheckpointError(f"preprocessor_config.json: resample {resampling!r} is not supported; 2 (bilinear) and 3 (bicubic) are")
+    mean, std = preprocessor.get("image_mean", _CLIP_MEAN), preprocessor.get("image_std", _CLIP_STD)
+    if preprocessor.get("do_normalize", True) is False:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if not isinstance(mean, list | tuple) or not isinstance(std, list | tuple):
+        raise CheckpointError(f"preprocessor_config.json: image_mean and image_std must be three numbers each, not {mean!r} and {std!r}")
     return Preprocessing(
         image_size=side,
-        mean=tuple(preprocessor.get("image_mean", _CLIP_MEAN)),
-        std=tuple(preprocessor.get("image_std", _CLIP_STD)),
+        mean=tuple(mean),
+        std=tuple(std),
         interpolation=_PIL_RESAMPLING[resampling],
         crop="center" if centred else "squeeze",
     )
+
+
+def _sides(preprocessor: Mapping[str, Any], side: int) -> tuple[bool, set[Any]]:
+    """Whether the middle is taken, and the sides that are asked for. A number alone is the shorter side, as older versions wrote it."""
+    size, crop = preprocessor.get("size", {"shortest_edge": side}), preprocessor.get("crop_size", side)
+    if isinstance(size, int):
+        size = {"shortest_edge": size} if preprocessor.get("do_center_crop", True) else {"height": size, "width": size}
+    if not isinstance(size, Mapping):
+        raise CheckpointError(f"preprocessor_config.json: size must be an object, not {size!r}")
+    if preprocessor.get("do_center_crop", True) and "shortest_edge" in size:
+        if isinstance(crop, Mapping) and crop.keys() != {"height", "width"}:
+            raise CheckpointError(f"preprocessor_config.json: crop_size must be a height and a width, not {dict(crop)}")
+        return True, {size["shortest_edge"], *(crop.values() if isinstance(crop, Mapping) else (crop,))}
+    return False, {size.get("height"), size.get("width")}

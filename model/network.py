@@ -12,7 +12,8 @@ tokens        --decode-->          the prompt                            tokeniz
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,14 +23,15 @@ from torch.nn import functional as F
 from model.cache import KVCache, PrefixCache
 from model.config import ModelConfig
 from model.decoder import Decoder
-from model.decoding import Hypothesis, TextRules, beam_search, greedy_search, sample
+from model.decoding import Hypothesis, NotFiniteError, TextRules, Tokens, beam_search, greedy_search, sample
 from model.encoder import ImageEncoder
 from model.files import CONFIG_FILE, CheckpointError, check_checkpoint, find_checkpoint, read_json, read_preprocessor, read_weights
 from model.git import convert_git
-from model.packed import PackedCopy, can_pack, pack_linears
 
 IGNORED_LABEL = -100
 _CPU_IMAGES = 8
+_MOST_PENALTY = 100  # a power of a text's length that floating-point numbers hold
+_LEAST_TEMPERATURE = 1e-3  # below, log-probabilities divided by it do not
 
 
 class CaptionModel(nn.Module):
@@ -42,24 +44,27 @@ class CaptionModel(nn.Module):
         self.decoder = Decoder(config)
 
     @classmethod
-    def from_git(cls, source: str | Path | Mapping[str, Tensor]) -> CaptionModel:
+    def from_git(cls, source: str | Path | Mapping[str, Tensor], *, revision: str | None = None) -> CaptionModel:
         """A network that computes exactly what Hugging Face's `GitForCausalLM` computes, in evaluation mode.
 
         Args:
             source: a directory written by `GitForCausalLM.save_pretrained`, a Hub id such as "microsoft/git-base", or its state dict (then
                 heads, token ids and preprocessing are those of the published GITs).
+            revision: of a Hub id: a branch, a tag or a commit.
 
         Raises:
             CheckpointError: not a GIT, or a broken one; names the file, tensor or setting.
         """
         if isinstance(source, Mapping):
             return cls.from_weights(*convert_git(source, {}, {}), "the state dict")
-        directory = find_checkpoint(source)
+        directory = find_checkpoint(source, revision)
         check_checkpoint(directory)
         try:
             config, weights = convert_git(read_weights(directory), read_json(directory / CONFIG_FILE), read_preprocessor(directory))
         except ValueError as error:
             raise CheckpointError(f"{directory}: {error}") from error
+        except (TypeError, LookupError, AttributeError) as error:
+            raise CheckpointError(f"{directory}: a setting of {CONFIG_FILE} or of the image processor is of another kind ({error})") from error
         return cls.from_weights(config, weights, directory)
 
     @classmethod
@@ -69,7 +74,11 @@ class CaptionModel(nn.Module):
         Raises:
             CheckpointError: a tensor is missing, left over or of another shape than `config` says.
         """
-        model = cls(config)
+        try:
+            model = cls(config)
+        except (ValueError, MemoryError, RuntimeError) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise CheckpointError(f"{origin}: no network can be built as its {CONFIG_FILE} says: {first}") from error
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:  # lists every tensor that does not fit
@@ -91,13 +100,6 @@ class CaptionModel(nn.Module):
         self.decoder.gradient_checkpointing = True
         if hasattr(self.encoder.backbone, "set_grad_checkpointing"):
             self.encoder.backbone.set_grad_checkpointing(True)
-
-    def pack_weights(self) -> None:
-        """Write texts faster on a CPU: weights are arranged once as the CPU's matrix kernels want them. Results change by rounding only,
-        checkpoints stay as they are, and training unpacks them again. Where the machine cannot do it, nothing happens."""
-        if self.device.type == "cpu" and can_pack(self.dtype):
-            pack_linears(self)
-            self.decoder.packed_output = PackedCopy()
 
     @property
     def device(self) -> torch.device:
@@ -137,12 +139,16 @@ class CaptionModel(nn.Module):
         Args:
             prefix: `decoder.prefix` of B images; the N texts are N / B for each, neighbours.
             input_ids, labels: (N, T), as in `loss`.
+
+        Raises:
+            NotFiniteError: the network computed no numbers; names the likely cause.
         """
         hidden = self.decoder(input_ids, prefix)
         labelled = labels != IGNORED_LABEL
         logits = self.decoder.logits(hidden[labelled])
         each = -F.cross_entropy(logits.float(), labels[labelled], reduction="none")
         rows = labelled.nonzero()[:, 0]
+        self.check_finite(logits.float().sum())
         return torch.zeros(len(labels), device=each.device).index_add_(0, rows, each)
 
     @torch.no_grad()
@@ -182,20 +188,27 @@ class CaptionModel(nn.Module):
         min_new_tokens: int = 0,
         max_new_tokens: int | None = None,
         banned: Sequence[Sequence[int]] = (),
+        forbidden: Callable[[Tokens], Sequence[int]] | None = None,
     ) -> list[list[Hypothesis]]:
         """For each image its `num_return` best texts, best first; `num_beams=1` is greedy search.
 
         Args:
             pixel_values: (B, 3, H, W), or (B, F, 3, H, W) for F images of one prompt.
-            length_penalty: texts are ranked by the sum of their log-probabilities / length ** length_penalty.
+            length_penalty: texts are ranked by the sum of their log-probabilities / length ** length_penalty: at 1 by their score.
             prefix: tokens that every text starts with; they are not returned.
-            min_new_tokens, max_new_tokens: how many come after it, the end token included (default: as many as the model has positions).
+            min_new_tokens: how many come after it at least, the end token not counted, as in Hugging Face's `generate`.
+            max_new_tokens: how many come after it at most, the end token counted (default: as many as the model has positions).
             banned: sequences of tokens that no text may hold.
+            forbidden: gives, for the tokens of a text so far (the prefix included), those that may not come next.
 
         Raises:
             ValueError: no images, or numbers that do not fit together; names the argument.
+            NotFiniteError: the network computed no numbers; names the likely cause.
         """
-        rules = self._rules(pixel_values, prefix, min_new_tokens, max_new_tokens, banned)
+        rules = self._rules(pixel_values, prefix, min_new_tokens, max_new_tokens, banned, forbidden)
+        _check_whole(num_beams=num_beams, num_return=num_return)
+        if not abs(length_penalty) <= _MOST_PENALTY:
+            raise ValueError(f"length_penalty must be a number from -{_MOST_PENALTY} to {_MOST_PENALTY}, not {length_penalty}")
         if not 1 <= num_beams <= self.config.vocab_size:
             raise ValueError(f"num_beams must be 1 to the vocabulary size ({self.config.vocab_size}), not {num_beams}")
         if not 1 <= num_return <= num_beams:
@@ -214,29 +227,32 @@ class CaptionModel(nn.Module):
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         prefix: Sequence[int] = (),
         min_new_tokens: int = 0,
         max_new_tokens: int | None = None,
         banned: Sequence[Sequence[int]] = (),
+        forbidden: Callable[[Tokens], Sequence[int]] | None = None,
     ) -> list[list[Hypothesis]]:
-        """For each image `num_samples` texts drawn from the network's distribution, best first; the image is encoded once.
+        """For each image `num_samples` texts drawn from the network's distribution, best first; the image is encoded once. The label smoothing that
+        the network has learned (`config.label_smoothing`) is taken off before.
 
         Args:
             temperature: above 1 flattens the distribution of the next token, below 1 sharpens it.
             top_k: only the likeliest k tokens are drawn from (0: all).
             top_p: only the fewest likeliest tokens that together have this probability (nucleus sampling, arXiv 1904.09751).
-            generator: where the randomness comes from, on the device of `pixel_values`.
+            generator: where the randomness comes from; one for each image makes what is drawn independent of the others.
             The others as in `search`.
 
         Raises:
             ValueError: no images, or numbers that do not fit together; names the argument.
         """
-        rules = self._rules(pixel_values, prefix, min_new_tokens, max_new_tokens, banned)
+        rules = self._rules(pixel_values, prefix, min_new_tokens, max_new_tokens, banned, forbidden)
+        _check_whole(num_samples=num_samples, top_k=top_k)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more, not {num_samples}")
-        if temperature <= 0:
-            raise ValueError(f"temperature must be above 0, not {temperature}; for the likeliest text use search")
+        if not _LEAST_TEMPERATURE <= temperature < math.inf:
+            raise ValueError(f"temperature must be {_LEAST_TEMPERATURE} or more, not {temperature}; for the likeliest text use search")
         if top_k < 0:
             raise ValueError(f"top_k must be 0 (all tokens) or more, not {top_k}")
         if not 0 < top_p <= 1:
@@ -250,7 +266,8 @@ class CaptionModel(nn.Module):
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            generator=generator,
+            smoothing=self.config.label_smoothing,
+            chances=_chances(generator, len(pixel_values), num_samples, rules.max_new_tokens).to(pixel_values.device),
         )
 
     def _rules(
@@ -260,7 +277,9 @@ class CaptionModel(nn.Module):
         min_new_tokens: int,
         max_new_tokens: int | None,
         banned: Sequence[Sequence[int]],
+        forbidden: Callable[[Tokens], Sequence[int]] | None,
     ) -> TextRules:
+        _check_whole(min_new_tokens=min_new_tokens, max_new_tokens=max_new_tokens)
         room = self.config.max_text_tokens - len(prefix)  # the last token of a text needs no position
         limit = room if max_new_tokens is None else max_new_tokens
         if len(pixel_values) == 0:
@@ -282,6 +301,7 @@ class CaptionModel(nn.Module):
             min_new_tokens=min_new_tokens,
             max_new_tokens=limit,
             banned=tuple(map(tuple, banned)),
+            forbidden=forbidden,
         )
 
     def _start(self, pixel_values: Tensor, rules: TextRules) -> _NetworkHypotheses:
@@ -289,21 +309,59 @@ class CaptionModel(nn.Module):
         # on a CPU a few images at a time: what lies between their layers then stays in its cache
         parts = pixel_values.split(_CPU_IMAGES) if pixel_values.device.type == "cpu" else [pixel_values]
         prefix = PrefixCache.join([self.decoder.prefix(self.encoder(part)) for part in parts])
-        return _NetworkHypotheses(self.decoder, prefix, capacity)
+        return _NetworkHypotheses(self, prefix, capacity)
+
+    def check_finite(self, numbers: Tensor) -> None:
+        """
+        Raises:
+            NotFiniteError: what this network computed holds something else than numbers; says what is likely the cause.
+        """
+        if bool(numbers.isfinite().all()):
+            return
+        broken = next((name for name, tensor in self.state_dict().items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())), None)
+        if broken is not None:
+            cause = f"its weights are damaged ({broken} holds some); take another checkpoint"
+        elif self.dtype == torch.float16:
+            cause = "float16 ends at 65504; take bfloat16 or float32 (--dtype)"
+        else:
+            cause = "the pixels hold some, or weights are too large"
+        raise NotFiniteError(f"the network computed NaN or infinity instead of probabilities: {cause}")
+
+
+def _check_whole(**numbers: int | None) -> None:
+    """
+    Raises:
+        ValueError: one is no whole number; names it.
+    """
+    for name, number in numbers.items():
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+            raise ValueError(f"{name} must be a whole number, not {number!r}")
+
+
+def _chances(generator: torch.Generator | Sequence[torch.Generator] | None, images: int, samples: int, steps: int) -> Tensor:
+    """(images * samples, steps) random numbers from 0 up to 1; a generator for each image draws its own."""
+    if generator is None or isinstance(generator, torch.Generator):
+        device = "cpu" if generator is None else generator.device
+        return torch.rand(images * samples, steps, dtype=torch.float64, device=device, generator=generator)
+    if len(generator) != images:
+        raise ValueError(f"generator must be one, or one for each of the {images} images, not {len(generator)}")
+    return torch.cat([torch.rand(samples, steps, dtype=torch.float64, device=own.device, generator=own).cpu() for own in generator])
 
 
 class _NetworkHypotheses:
     """`decoding.Hypotheses` on the decoder: the image's keys and values once per image, the text's once per hypothesis."""
 
-    def __init__(self, decoder: Decoder, prefix: PrefixCache, capacity: int) -> None:
+    def __init__(self, model: CaptionModel, prefix: PrefixCache, capacity: int) -> None:
         images, heads, _, head_dim = prefix.keys[0].shape
-        self.decoder = decoder
+        self.model = model
         self.prefix = prefix
         self.cache = KVCache(len(prefix.keys), images, heads, capacity, head_dim, dtype=prefix.keys[0].dtype, device=prefix.keys[0].device)
 
     def step(self, tokens: Tensor) -> Tensor:
-        hidden = self.decoder(tokens, self.prefix, self.cache)
-        return self.decoder.logits(hidden[:, -1]).float().log_softmax(dim=-1)
+        hidden = self.model.decoder(tokens, self.prefix, self.cache)
+        logits = self.model.decoder.logits(hidden[:, -1]).float()
+        self.model.check_finite(logits.sum())
+        return logits.log_softmax(dim=-1)
 
     def select(self, rows: Tensor, images: Tensor | None) -> None:
         self.cache.select(rows)

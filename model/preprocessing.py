@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from model.fields import check_range, check_types
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
@@ -22,6 +24,13 @@ class Preprocessing:
     crop: Literal["squeeze", "center"] = "squeeze"
     """How a picture of another shape fits: squeezed, or the middle of it, as CLIP and GIT take it."""
 
+    def __post_init__(self) -> None:
+        check_types(self)
+        for side in self.size:
+            check_range("image_size", side, 1)
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be above 0, not {self.std}: pixels are divided by it")
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
@@ -33,12 +42,14 @@ class Preprocessing:
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """uint8, 0 to 255, of an RGB picture: what is carried from a loader to the device, a quarter as large."""
+        return torch.from_numpy(np.array(self.reduced(image))).permute(2, 0, 1)
+
+    def reduced(self, image: Image.Image) -> Image.Image:
+        """The part of a picture that the model sees, at its size; of a picture of this size the picture itself."""
         height, width = self.size
         if self.crop == "center":
-            image = _middle(image, width, height, self.resample)
-        elif image.size != (width, height):
-            image = image.resize((width, height), self.resample)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+            return _middle(image, width, height, self.resample)
+        return image if image.size == (width, height) else image.resize((width, height), self.resample)
 
     @property
     def resample(self) -> Image.Resampling:

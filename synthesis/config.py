@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from data.console import check_least
 from data.groups.groups import Nearness
 from data.store.writer import Format
 from diffusion.pipelines import MINI
@@ -85,8 +87,14 @@ class GenerateConfig:
         Raises:
             ValueError: options out of range, or that do not go together.
         """
-        if min(self.batch_size, self.images_per_prompt, *self.steps, 1) < 1:
-            raise ValueError("--batch-size, --steps and --images-per-prompt must be 1 or more")
+        check_least(1, batch_size=self.batch_size, images_per_prompt=self.images_per_prompt, shard_size=self.shard_size, num_images=self.num_images)
+        check_least(0, seed=self.seed)
+        for steps in self.steps:
+            check_least(1, steps=steps)
+        for guidance in self.guidance:
+            check_least(0, guidance=guidance)
+        if not math.isfinite(self.lora_weight):
+            raise ValueError(f"--lora-weight must be a number, not {self.lora_weight}")
         if (self.width is None) != (self.height is None) or min(self.width or 8, self.height or 8) < 8:
             raise ValueError("give --width and --height together, 8 pixels or more")
         if self.prompt_column is not None and self.prompts is None:

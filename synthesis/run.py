@@ -17,12 +17,12 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from data.errors import PairError, ShardBusyError
+from data.errors import PairError, ShardBusyError, ShardError
 from data.files import read_json, remove_leftovers, write_json
 from data.groups.groups import Groups, Nearness
 from data.groups.shares import Shares, shares
 from data.splits import SPLIT_RULE, SPLITS, Split
-from data.store.directory import DATASET_FILE, LOCK_FILE, begun_settings, check_begun, read_stats
+from data.store.directory import DATASET_FILE, LOCK_FILE, begun_settings, check_begun, nothing_made, read_stats
 from data.store.pairs import find_pair
 from data.store.writer import ShardWriter
 from diffusion.families import usual_sampling
@@ -84,7 +84,15 @@ def begin(config: GenerateConfig, device: torch.device) -> Work:
     nearness = config.nearness.settled(before)
     settings = _settings(config, listed.prompts, nearness)
     if before is not None:
-        check_begun(config.out, before, settings)
+        try:
+            check_begun(config.out, before, settings)
+        except ShardError:
+            if not nothing_made(config.out):
+                raise
+            for name in (DATASET_FILE, PROMPTS_FILE):  # perhaps it was begun with a mistake
+                (config.out / name).unlink(missing_ok=True)
+            nearness = config.nearness.settled(None)
+            settings = _settings(config, listed.prompts, nearness)
     prompts, pipeline = _begun_prompts(config), None
     if prompts is None:
         groups = Groups(nearness) if config.prompts is not None else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import os
@@ -12,30 +14,41 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 import tyro
+from archives import encoded
 from commands import BRIEF, ROOT, command, run, run_on_two_processes
 from examples import painted, write_dataset
 from gits import save_git
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import app
 import caption
 import evaluate
 import generate_data
+import score
+from data.audit import AuditConfig
+from data.console import begin_command
 from data.errors import PairError, ShardError
+from data.preview import PreviewConfig
 from data.splits import SPLITS
 from data.store.directory import index_shard
 from data.store.pairs import PairDataset
+from diffusion.pipelines import PipelineError
 from evaluation.baselines import BaselineError
-from model import CheckpointError
+from inference import PromptInverter
+from model import CaptionModel, CheckpointError
+from training.config import TrainConfig
 
 
 @pytest.fixture
@@ -53,7 +66,27 @@ def generate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Cap
     return here
 
 
-@pytest.mark.parametrize("script", ["generate_data.py", "train.py", "evaluate.py", "caption.py"])
+COMMANDS = {
+    "caption.py": caption.CaptionConfig, "evaluate.py": evaluate.EvaluateConfig, "generate_data.py": generate_data.GenerateConfig,
+    "score.py": score.ScoreConfig, "app.py": app.AppConfig, "train.py": TrainConfig,
+    "data/importers.py": None, "data/audit.py": AuditConfig, "data/preview.py": PreviewConfig,
+}  # fmt: skip
+
+
+def test_every_help_shows_examples_and_explains_every_option() -> None:
+    for name, config in COMMANDS.items():
+        text = (ROOT / name).read_text()
+        description = text.split('"""')[1]
+        assert "Examples:" in description or "python train.py" in description, name
+        if config is not None:
+            parsed = io.StringIO()
+            with contextlib.redirect_stdout(parsed), pytest.raises(SystemExit) as ended:
+                tyro.cli(config, args=["--help"], description=description)
+            assert ended.value.code == 0
+            assert "--" in parsed.getvalue(), name
+
+
+@pytest.mark.parametrize("script", ["train.py", "caption.py"])
 def test_help_teaches(script: str) -> None:
     out, _ = run(script, "--help")
     assert "Examples:" in out or "python train.py" in out
@@ -172,6 +205,7 @@ def test_two_runs_on_one_directory_share_the_work(tmp_path: Path, tiny_pipeline:
         assert path.read_bytes() == (tmp_path / "both" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_shards_of_one(tmp_path: Path, tiny_pipeline: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a cat\na dog\ntwo owls\n")
     arguments = ["--prompts", "prompts.txt", "--model", tiny_pipeline, "--num-images", "9", "--steps", "2", "--shard-size", "2"]
@@ -196,13 +230,29 @@ def test_generate_refuses_what_cannot_work(tmp_path: Path, monkeypatch: pytest.M
         (["--out", "other"], "holds other things and no dataset.json"),
         (["--out", "empty.txt"], "is a file; name a directory"),
         (["--out", "new", "--model", "other"], "no model_index.json"),
-        (["--out", "new", "--batch-size", "0"], "must be 1 or more"),
+        (["--out", "new", "--batch-size", "0"], "--batch-size must be 1 or more, not 0"),
+        (["--out", "new", "--shard-size", "-1"], "--shard-size must be 1 or more, not -1"),
+        (["--out", "new", "--steps", "4", "0"], "--steps must be 1 or more, not 0"),
+        (["--out", "new", "--guidance", "nan"], "--guidance must be 0 or more, not nan"),
+        (["--out", "new", "--seed", "-5"], "--seed must be 0 or more, not -5"),
     ):
         with pytest.raises((OSError, ValueError, RuntimeError), match=re.escape(message)):
             generate_data.main(tyro.cli(generate_data.GenerateConfig, args=list(map(str, arguments))))
     assert not (tmp_path / "new").exists()
     _, err = run("generate_data.py", "--prompts", "none.txt", cwd=tmp_path, fails=True)
     assert err.startswith("generate_data.py: ")
+
+
+def test_a_mistake_in_the_settings_costs_a_correction(tmp_path: Path, tiny_pipeline: Path, generate: Callable[..., tuple[str, str]]) -> None:
+    """A directory in which nothing has been made is begun anew; of one that holds a shard the settings stay."""
+    arguments = ["--model", tiny_pipeline, "--num-images", 3, "--steps", 1, "--shard-size", 3, "--out", "data"]
+    with pytest.raises(PipelineError, match="divisible by 8"):
+        generate(*arguments, "--width", 100, "--height", 100)
+    assert json.loads((tmp_path / "data" / "dataset.json").read_text())["settings"]["size"] == [100, 100]
+    out, _ = generate(*arguments, "--width", 16, "--height", 16)
+    assert "data: 3 pairs" in out
+    with pytest.raises(ShardError, match="begun with other settings"):
+        generate(*arguments, "--width", 24, "--height", 24)
 
 
 def test_generate_stopped_by_ctrl_c_says_how_to_go_on(tmp_path: Path, tiny_pipeline: Path) -> None:
@@ -240,18 +290,173 @@ def test_evaluate_measures_and_writes(trained: tuple[Path, Path, str], tmp_path:
             evaluate.main(tyro.cli(evaluate.EvaluateConfig, args=list(map(str, arguments))))
 
 
-def test_caption_writes_a_line_for_each_picture_and_counts_what_it_skips(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+def test_caption_writes_a_line_for_each_picture_and_counts_what_it_skips(
+    trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, run_directory, _ = trained
     for i in range(3):
         painted("cat", "").save(tmp_path / f"{i}.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
-    out, err = run("caption.py", tmp_path, "--checkpoint", run_directory / "model", fails=True)
+    model = str(run_directory / "model")
+    assert caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=model)) == 1
+    out, err = capsys.readouterr()
     assert [line.split("\t")[0] for line in out.splitlines()] == [str(tmp_path / f"{i}.png") for i in range(3)]
     assert "skipped" in err
     assert "1 of 4 files could not be read" in err
-    for arguments, message in (([tmp_path / "none"], "does not exist"), ([run_directory / "checkpoints"], "there are no pictures in")):
-        _, err = run("caption.py", *arguments, "--checkpoint", run_directory / "model", fails=True)
-        assert message in err
+    _, err = run("caption.py", tmp_path / "none", "--checkpoint", model, fails=True)
+    assert "does not exist" in err
+    with pytest.raises(ValueError, match="there are no pictures in"):
+        caption.main(caption.CaptionConfig(paths=(run_directory / "checkpoints",), checkpoint=model))
+
+
+def test_caption_says_in_any_encoding_what_it_read_and_what_not(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+    model = trained[1] / "model"
+    picture = encoded()
+    for name in (b"caf\xe9.png", "\N{FOX FACE}.png".encode(), b"a\tb\n.png", b"z.png"):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
+            file.write(picture)
+    for encoding in ("utf-8", "cp1252", "ascii"):
+        written = io.BytesIO()
+        stream = io.TextIOWrapper(written, encoding=encoding)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            begin_command()
+            assert caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=str(model))) == 0
+        stream.flush()
+        lines = written.getvalue().decode(encoding).splitlines()
+        assert len(lines) == 4
+        assert all(line.count("\t") == 1 for line in lines)
+        assert sum("a\\tb\\n.png" in line for line in lines) == 1
+        assert sum("caf" in line for line in lines) == 1
+
+
+def test_a_folder_that_cannot_be_entered_is_named(trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    painted("cat", "").save(tmp_path / "a.png")
+    (tmp_path / "closed").mkdir()
+    real = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name == "closed":  # the tests may run as root, whom no mode keeps out
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "iterdir", iterdir)
+        assert caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=str(trained[1] / "model"))) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{tmp_path / 'a.png'}\t")
+    assert f"skipped {tmp_path / 'closed'}: it cannot be entered (Permission denied)" in err
+
+
+def test_the_batch_size_is_the_networks(trained: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    search, draw = CaptionModel.search, CaptionModel.sample
+    monkeypatch.setattr(CaptionModel, "search", lambda self, pixels, **rest: batches.append(len(pixels)) or search(self, pixels, **rest))
+    monkeypatch.setattr(CaptionModel, "sample", lambda self, pixels, **rest: batches.append(len(pixels)) or draw(self, pixels, **rest))
+    for i in range(5):
+        painted("cat", "").save(tmp_path / f"{i}.png")
+    model = str(trained[1] / "model")
+    caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=model, batch_size=2))
+    caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=model, batch_size=3, sample=True))
+    evaluate.main(evaluate.EvaluateConfig(data=str(trained[0]), checkpoint=model, batch_size=4, limit=6))
+    assert batches == [2, 2, 1, 3, 2, 4, 2]
+
+
+def test_of_large_pictures_only_what_is_seen_is_kept(trained: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[Image.Image]] = []
+    most = [0]
+    read = caption.read_image
+
+    def counted(path: Path) -> Image.Image:
+        image = read(path)
+        alive.append(weakref.ref(image))
+        most[0] = max(most[0], sum(one() is not None for one in alive))
+        return image
+
+    monkeypatch.setattr(caption, "read_image", counted)
+    for i in range(6):
+        painted("cat", "", 200).save(tmp_path / f"{i}.png")
+    caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=str(trained[1] / "model"), batch_size=6))
+    assert most[0] <= 2
+
+
+def test_samples_of_a_seed_are_the_same_whatever_the_batch(
+    trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, colour in (("a", "red"), ("b", "blue"), ("c", "green")):
+        painted("cat", colour).save(tmp_path / f"{name}.png")
+    written = []
+    for size in (1, 2, 3):
+        options = {"sample": True, "seed": 4, "temperature": 3.0, "num_return": 2, "batch_size": size}
+        caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=str(trained[1] / "model"), **options))
+        written.append(capsys.readouterr().out)
+    assert written[0] == written[1] == written[2]
+    assert len({line.split("\t")[1] for line in written[0].splitlines()}) > 3
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        (caption.CaptionConfig, {"paths": (), "batch_size": 0}, "--batch-size must be 1 or more, not 0"),
+        (caption.CaptionConfig, {"paths": (), "batch_size": -3}, "--batch-size must be 1 or more, not -3"),
+        (caption.CaptionConfig, {"paths": (), "num_beams": 0}, "--num-beams must be 1 or more"),
+        (caption.CaptionConfig, {"paths": (), "num_return": 0}, "--num-return must be 1 or more"),
+        (caption.CaptionConfig, {"paths": (), "max_new_tokens": 0}, "--max-new-tokens must be 1 or more"),
+        (caption.CaptionConfig, {"paths": (), "length_penalty": float("nan")}, "--length-penalty must be a number"),
+        (evaluate.EvaluateConfig, {"data": "x", "limit": 0}, "--limit must be 1 or more"),
+        (evaluate.EvaluateConfig, {"data": "x", "num_beams": 0}, "--num-beams must be 1 or more"),
+        (score.ScoreConfig, {"data": Path("x"), "batch_size": 0}, "--batch-size must be 1 or more"),
+        (app.AppConfig, {"port": 99999}, "--port must be 1 to 65535, not 99999"),
+        (app.AppConfig, {"num_beams": 0}, "--num-beams must be 1 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_named_before_anything_is_loaded(config: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**options)
+
+
+def test_ctrl_c_while_libraries_are_imported_leaves_no_traceback() -> None:
+    for script in ("caption.py", "train.py"):
+        process = command(script, "docs/examples" if script == "caption.py" else "--help")
+        time.sleep(1.5)  # the imports take some four seconds
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert "Traceback" not in err
+
+
+def test_two_baselines_of_a_kind_have_two_columns(trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        save_git(tmp_path / name)
+    names = (f"git={tmp_path / 'one'}", f"git={tmp_path / 'two'}")
+    common = {"data": str(trained[0]), "checkpoint": str(trained[1] / "model"), "limit": 3}
+    evaluate.main(evaluate.EvaluateConfig(baseline=names, json=tmp_path / "out.json", **common))
+    assert [row["name"] for row in json.loads((tmp_path / "out.json").read_text())["results"]] == ["reprompt", *names]
+    with pytest.raises(ValueError, match="is named twice"):
+        evaluate.main(evaluate.EvaluateConfig(baseline=("constant", "constant"), **common))
+    capsys.readouterr()
+    evaluate.main(evaluate.EvaluateConfig(baseline=("nearest",), split="train", **common))
+    assert "looks its own prompt up" in capsys.readouterr().err
+
+
+def test_the_page_reads_pictures_as_caption_does(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+    gradio = pytest.importorskip("gradio")
+    inverter = PromptInverter.from_pretrained(trained[1] / "model")
+    page = app.build_page(inverter, 4)
+    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40).save(tmp_path / "deep.png")
+    turned = Image.Exif()
+    turned[274] = 6
+    painted("cat", "red").save(tmp_path / "turned.jpg", exif=turned)
+    for name in ("deep.png", "turned.jpg"):
+        path = page.input_components[0].preprocess(gradio.data_classes.FileData(path=str(tmp_path / name), orig_name=name))
+        prompt, alternatives = page.fn(path)
+        expected = inverter.predict([tmp_path / name], num_beams=4, num_return=3)[0]
+        assert prompt == expected.prompt
+        assert [text for text, _ in alternatives] == [text for text, _ in expected.alternatives]
+    assert page.fn(None) == ("", [])
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(gradio.Error) as error:
+        page.fn(str(tmp_path / "x.png"))
+    assert error.value.message.startswith("x.png: not a readable image")
 
 
 def test_the_model_in_the_box_reads_an_example() -> None:
@@ -274,12 +479,16 @@ def test_a_git_directory_captions_and_is_trained_further(tmp_path: Path) -> None
     save_git(tmp_path / "git")
     data = write_dataset(tmp_path / "data", 150)
     painted("cat", "red").save(tmp_path / "cat.png")
-    before, _ = run("caption.py", tmp_path / "cat.png", "--checkpoint", tmp_path / "git", "--max-new-tokens", 8)
+
+    def write(checkpoint: Path) -> str:
+        (prediction,) = PromptInverter.from_pretrained(checkpoint).predict([tmp_path / "cat.png"], max_new_tokens=8)
+        return prediction.prompt
+
+    before = write(tmp_path / "git")
     arguments = ["--data", data, "--init", tmp_path / "git", "--out", tmp_path / "run", "--max-steps", 6, "--learning-rate", 0.005, *BRIEF]
     out, _ = run("train.py", "mini", *arguments)
     assert "vit_base_patch16_clip_quickgelu_224" in out
-    after, _ = run("caption.py", tmp_path / "cat.png", "--checkpoint", tmp_path / "run" / "model", "--max-new-tokens", 8)
-    assert after.split("\t")[1] != before.split("\t")[1]
+    assert write(tmp_path / "run" / "model") != before
     _, err = run("train.py", "mini", "--data", data, "--init", tmp_path / "none", "--out", tmp_path / "other", fails=True)
     assert "none" in err
     assert "tokenizer.json" in err or "not a directory" in err
@@ -301,7 +510,7 @@ def test_caption_samples_with_a_forced_start_and_without_banned_words(
     assert all(line.startswith("a pencil sketch") and "beach" not in line and "snow" not in line for line in lines)
     again = write(*arguments, "--sample", "--seed", 3, "--temperature", 1.5, "--ban", "beach", "snow")
     assert again == out
-    with pytest.raises(ValueError, match="temperature must be above 0"):
+    with pytest.raises(ValueError, match=r"temperature must be 0\.001 or more"):
         write(*arguments, "--sample", "--temperature", 0)
     with pytest.raises(ValueError, match="add --sample"):
         write(*arguments, "--temperature", 1.3)

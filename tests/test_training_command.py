@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 from archives import encoded, numbered, write_tar
 from commands import ROOT, TINY, TINY_VIT, command, run, run_on_two_processes
@@ -26,10 +28,14 @@ import score
 import train
 from data.errors import ShardError
 from data.files import write_json
+from data.loading.fit import read_scores
 from data.splits import prompt_group, split_of
-from data.store.columns import read_column
+from data.store.columns import column_origin, read_column
 from data.store.directory import DATASET_FILE, finished_shards
+from data.store.pairs import PairDataset
 from data.store.writer import ShardWriter
+from inference import PromptInverter
+from model import EncoderError, load_model
 from training.config import ConfigError
 from training.health import TrainingError
 from training.run_state import RunStateError
@@ -265,6 +271,78 @@ def test_a_stream_trains_and_goes_on_where_it_stopped(workers: int, tmp_path: Pa
         train_here(*arguments, "--workers", 3, "--out", tmp_path / "parts", "--resume")
 
 
+def test_pairs_are_scored_by_the_model_that_is_named(trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One model scores, another one half, and then that one all: never is a half taken for the whole."""
+    data = shutil.copytree(trained[0], tmp_path / "data")
+    other = PromptInverter.from_pretrained(trained[1] / "model")
+    with torch.no_grad():
+        for parameter in other.model.decoder.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    other.save_pretrained(tmp_path / "other")
+    one = score.ScoreConfig(data=data, checkpoint=str(trained[1] / "model"))
+    two = score.ScoreConfig(data=data, checkpoint=str(tmp_path / "other"))
+
+    def fits() -> list[float | None]:
+        return [value for tar in sorted(data.rglob("*.tar")) for value in (read_column(tar, "fit") or {}).values()]
+
+    score.main(one)
+    by_one = fits()
+    written = score.write_column
+
+    def stop_after_two(*arguments: Any, **rest: Any) -> None:
+        written(*arguments, **rest)
+        if len(stopped := [tar for tar in data.rglob("*.tar") if column_origin(tar, "fit") != column_origin(first, "fit_chance")]) == 2:
+            raise KeyboardInterrupt(stopped)
+
+    first = sorted(data.rglob("*.tar"))[-1]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(score, "write_column", stop_after_two)
+        score.main(two)
+    with pytest.raises(ShardError, match="scored by different models"):
+        read_scores(PairDataset(data, "train"), data / "train", "fit")
+    score.main(two)
+    by_two = fits()
+    assert by_two != by_one
+    assert len({column_origin(tar, column) for tar in data.rglob("*.tar") for column in ("fit", "fit_chance")}) == 1
+    for tar in data.rglob("*.tar"):  # as a run leaves it that ended between the scores and what is likely by them
+        score.write_column(tar, "fit_chance", {}, origin=column_origin(tar, "fit") + " of before")
+    score.main(two)
+    assert len({column_origin(tar, column) for tar in data.rglob("*.tar") for column in ("fit", "fit_chance")}) == 1
+    assert all(value is not None for tar in data.rglob("*.tar") for value in (read_column(tar, "fit_chance") or {}).values())
+    fresh = shutil.copytree(trained[0], tmp_path / "fresh")
+    score.main(dataclasses.replace(two, data=fresh))
+    assert [value for tar in sorted(fresh.rglob("*.tar")) for value in (read_column(tar, "fit") or {}).values()] == pytest.approx(by_two)
+
+
+def test_an_encoder_begins_with_a_file_and_its_preprocessing(
+    trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None]
+) -> None:
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "encoder.pth")
+    seen = ["--model.mean", 0.1, 0.2, 0.3, "--model.std", 0.4, 0.5, 0.6, "--model.interpolation", "bilinear", "--model.crop", "center"]
+    common = ["mini", "--data", trained[0], *TINY_VIT, "--model.stage", "None", "--max-steps", 4, *seen]
+    train_here(*common, "--out", tmp_path / "run", "--model.encoder-file", tmp_path / "encoder.pth", "--frozen-encoder", 1)
+    model = load_model(tmp_path / "run" / "model")
+    overlay = {"file": str(tmp_path / "encoder.pth")}
+    theirs = timm.create_model("test_vit", num_classes=0, img_size=32, pretrained=True, pretrained_cfg_overlay=overlay)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(model.encoder.backbone.state_dict()[name], value)
+    found = model.config.preprocessing
+    assert (found.mean, found.std, found.interpolation, found.crop) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear", "center")
+    (tmp_path / "other.pth").write_bytes(b"")
+    with pytest.raises(EncoderError, match=r"other\.pth cannot be read as weights"):
+        train_here(*common, "--out", tmp_path / "bad", "--model.encoder-file", tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"), [("width", 7, "divisible by heads"), ("heads", 0, "heads must be 1"), ("dropout", 2, "dropout")]
+)
+def test_a_network_that_cannot_be_is_named(
+    trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None], option: str, value: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"--model: .*{message}"):
+        train_here("mini", "--data", trained[0], "--out", tmp_path / "run", *TINY, f"--model.{option}", value)
+
+
 def test_an_image_folder_is_trained_on(tmp_path: Path, train_here: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     lines = []
     broken = next(i for i in range(150) if split_of(prompt_group(f"prompt number {i}")) == "train")
@@ -288,6 +366,9 @@ def test_pairs_are_scored_and_those_that_fit_trained_on(
     stamps = [path.stat().st_mtime_ns for path in sorted(data.rglob("*.parquet"))]
     score.main(config)  # what is scored is scored
     assert [path.stat().st_mtime_ns for path in sorted(data.rglob("*.parquet"))] == stamps
+    score.main(dataclasses.replace(config, seed=1))  # other references
+    assert "are scored anew, since another model or other references scored them" in capsys.readouterr().err
+    score.main(config)
     fits = [value for tar in finished_shards(data / "train") for value in (read_column(tar, "fit") or {}).values()]
     middle = sorted(fits)[len(fits) // 2]
     train_here("mini", "--data", data, "--out", tmp_path / "run", "--max-steps", 4, "--min-fit", middle, *TINY)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -60,6 +62,24 @@ class PromptTokenizer:
     def vocab_size(self) -> int:
         return int(self._tokenizer.get_vocab_size())
 
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """What each token spells, in UTF-8: a part of a character at times, and nothing for the special tokens."""
+        special = {self.bos_id, self.eos_id, self.pad_id}
+        special |= {token for token, about in self._tokenizer.get_added_tokens_decoder().items() if about.special}
+        texts = [self._tokenizer.id_to_token(token) or "" for token in range(self.vocab_size)]
+        spelled = _spelled_bytes if isinstance(self._tokenizer.decoder, decoders.ByteLevel) else _spelled_word_piece
+        return [b"" if token in special else spelled(text) for token, text in enumerate(texts)]
+
+    def added(self, ids: Sequence[int]) -> list[str]:
+        """What each of `ids` adds to the text of all, in order: joined they are `decode(ids)`. A character of several tokens belongs to the last."""
+        whole, known, texts = self.decode(ids), 0, list[str]()
+        for place in range(1, len(ids)):
+            agreed = _agreed(self.decode(ids[:place]), whole)
+            texts.append(whole[known : max(known, agreed)])
+            known = max(known, agreed)
+        return [*texts, whole[known:]] if ids else []
+
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without special tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -67,6 +87,15 @@ class PromptTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; special tokens are left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def __getstate__(self) -> str:
+        return str(self._tokenizer.to_str())
+
+    def __setstate__(self, state: str) -> None:
+        self.__init__(Tokenizer.from_str(state))  # type: ignore[misc]  # which sets what the library's own state leaves out
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(str(self._tokenizer.to_str()).encode()).hexdigest()[:16]
 
     def save(self, path: Path | str) -> None:
         """Write one JSON file, under a temporary name first."""
@@ -89,3 +118,21 @@ class PromptTokenizer:
             raise TokenizerError(f"{path}: {error}") from error
         except Exception as error:  # the library raises plain Exception
             raise TokenizerError(f"{path} is not a tokenizer file ({error}); copy it again from where the model came from") from error
+
+
+# GPT-2's characters for bytes: those that print stand for themselves, the others for what comes after 255
+_PRINTED = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_BYTES = {chr(byte): byte for byte in _PRINTED} | {chr(256 + n): byte for n, byte in enumerate(sorted(set(range(256)) - set(_PRINTED)))}
+
+
+def _spelled_bytes(token: str) -> bytes:
+    return bytes(_BYTES[character] for character in token)
+
+
+def _spelled_word_piece(token: str) -> bytes:
+    return (token[2:] if token.startswith("##") else f" {token}").encode()
+
+
+def _agreed(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

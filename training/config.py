@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from data.loading.fit import Measure
-from model import EncoderConfig, ModelConfig, Preprocessing, pretrained_preprocessing
+from model import EncoderConfig, EncoderError, ModelConfig, Preprocessing, pretrained_preprocessing
 from tokenizer import PromptTokenizer
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,14 +27,25 @@ class NetworkConfig:
     encoder: str = "vit_tiny_patch16_224"
     """Any timm model by name."""
     pretrained_encoder: bool = False
-    """Begin with timm's published weights for it, and normalise images as they expect; weights on disk with --model.encoder-arguments
-    'pretrained_cfg_overlay={"file": "PATH"}'. Then set --encoder-rate or --frozen-encoder too."""
+    """Begin with timm's published weights for it, and normalise images as they expect. Then set --encoder-rate or --frozen-encoder too."""
+    encoder_file: Path | None = None
+    """Begin with its weights in this file, a .safetensors of timm's or a .pth that holds tensors alone: all of the encoder must be in it, and only a
+    classifier may be left over. Images are normalised as timm's published weights of this name expect, unless --model.mean and --model.std say
+    otherwise."""
     stage: int | None = None
     """The feature map the encoder hands over, counted from 0, where it has several; none: what its last layer gives."""
     encoder_arguments: tuple[str, ...] = ()
-    """Further arguments of timm.create_model, as NAME=VALUE."""
+    """Further arguments of timm.create_model, as NAME=VALUE: sizes and kinds of layers."""
     image_size: int | tuple[int, int] = 224
     """Pixels: one number for a square, or height and width."""
+    mean: tuple[float, float, float] | None = None
+    """What is taken from the pixels (0 to 1) of each colour; none: what the encoder's published weights expect, or ImageNet's."""
+    std: tuple[float, float, float] | None = None
+    """What they are divided by then."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """How pictures are brought to --model.image-size; none: as the encoder's published weights expect, or bicubic."""
+    crop: Literal["squeeze", "center"] = "squeeze"
+    """What becomes of pictures of another shape: all of it squeezed, or the middle cut out."""
     width: int = 384
     layers: int = 6
     heads: int = 6
@@ -48,11 +60,21 @@ class NetworkConfig:
         return dict(map(_argument, self.encoder_arguments))
 
     def model_config(self, tokenizer: PromptTokenizer, *, label_smoothing: float = 0.1) -> ModelConfig:
-        arguments = {name: value for name, value in self.timm_arguments.items() if not name.startswith("pretrained")}  # of no use later
-        seen = pretrained_preprocessing(self.encoder) if self.pretrained_encoder else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        """
+        Raises:
+            ConfigError: numbers that no network has, or that do not fit together.
+        """
+        try:
+            return self._model_config(tokenizer, label_smoothing)
+        except EncoderError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"--model: {error}") from error
+
+    def _model_config(self, tokenizer: PromptTokenizer, label_smoothing: float) -> ModelConfig:
         return ModelConfig(
-            encoder=EncoderConfig(name=self.encoder, stage=self.stage, arguments=arguments),
-            preprocessing=Preprocessing(image_size=self.image_size, **seen),
+            encoder=EncoderConfig(name=self.encoder, stage=self.stage, arguments=self.timm_arguments),
+            preprocessing=self._preprocessing(),
             label_smoothing=label_smoothing,
             vocab_size=tokenizer.vocab_size,
             bos_token_id=tokenizer.bos_id,
@@ -65,6 +87,16 @@ class NetworkConfig:
             dropout=self.dropout,
             max_text_tokens=self.max_text_tokens,
         )
+
+    def _preprocessing(self) -> Preprocessing:
+        seen: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        if self.pretrained_encoder:
+            seen = pretrained_preprocessing(self.encoder)
+        elif self.encoder_file is not None:
+            with suppress(EncoderError):  # a name without published weights
+                seen = pretrained_preprocessing(self.encoder)
+        given = {"mean": self.mean, "std": self.std, "interpolation": self.interpolation}
+        return Preprocessing(image_size=self.image_size, crop=self.crop, **seen | {name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,13 +179,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "accumulate", "evaluate_every", "save_every", "keep_checkpoints", "final_pairs"):
-            if getattr(self, name) < 1:
+            if not getattr(self, name) >= 1:
                 raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
         for name in ("workers", "warmup_steps", "weight_decay", "encoder_rate"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be below 0, but is {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
         for name, most in (("frozen_encoder", 1.0), ("ema_decay", 0.99999), ("label_smoothing", 0.99)):
             if not 0 <= getattr(self, name) <= most:
@@ -193,6 +225,7 @@ class TrainConfig:
             model = _known(NetworkConfig, values.pop("model"), path)
             values |= {"out": Path(values["out"]) if values["out"] else None}
             model = {name: tuple(value) if isinstance(value, list) else value for name, value in model.items()}
+            model["encoder_file"] = Path(model["encoder_file"]) if model.get("encoder_file") else None
             return cls(model=NetworkConfig(**model), **_known(cls, values, path))
         except FileNotFoundError as error:
             raise ConfigError(f"{path} does not exist: there is no run to resume") from error

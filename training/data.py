@@ -19,6 +19,7 @@ from data.loading.fit import FIT_COLUMNS, CurriculumBatches, FittingPairs, Weigh
 from data.loading.order import Place, ShuffledBatches
 from data.loading.stream import Position, StreamedExamples, StreamLoader, StreamState, held_out, training_prompts
 from data.sources.chosen import ListedPairs, PairSource, prompts
+from data.sources.held_out import HeldOutPairs
 from data.sources.opening import open_pairs
 from data.sources.streams import Shards, open_stream
 from data.splits import Split
@@ -80,13 +81,11 @@ class TrainingData:
         """The first training pairs."""
         return iter(held_out(self.shards, "train", STREAMED_HELD_OUT)) if self.shards is not None else readable_pairs(self.training, count)
 
-    def test(self, count: int) -> tuple[list[Pair], int]:
-        """The first test pairs, and how many of them could not be read."""
+    def test(self, count: int) -> HeldOutPairs:
+        """The first test pairs that can be read."""
         if self.shards is not None:
-            return held_out(self.shards, "test", min(count, STREAMED_HELD_OUT)), 0
-        test = self._open("test")
-        pairs = list(readable_pairs(test, count))
-        return pairs, min(count, len(test)) - len(pairs)
+            return HeldOutPairs.first(ListedPairs(held_out(self.shards, "test", min(count, STREAMED_HELD_OUT))), count)
+        return HeldOutPairs.first(self._open("test"), count)
 
 
 class Batches:

@@ -19,9 +19,8 @@ def build_network(config: TrainConfig, tokenizer: PromptTokenizer, *, pretrained
         model.config = dataclasses.replace(model.config, label_smoothing=config.label_smoothing)
     else:
         model = CaptionModel(config.model.model_config(tokenizer, label_smoothing=config.label_smoothing))
-        if config.model.pretrained_encoder and pretrained:
-            published = dataclasses.replace(model.config.encoder, arguments=config.model.timm_arguments)
-            model.encoder.load_pretrained(published, model.config.preprocessing)
+        if pretrained and (config.model.pretrained_encoder or config.model.encoder_file is not None):
+            model.encoder.load_pretrained(model.config.encoder, model.config.preprocessing, config.model.encoder_file)
     if config.frozen_encoder:
         model.encoder.freeze(config.frozen_encoder)
     if config.gradient_checkpointing:

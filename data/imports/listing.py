@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.dataset as pa_dataset
 
 from data.errors import PairError, ShardError
-from data.images import SUFFIXES
+from data.images import SUFFIXES, pictures_below
 from data.metadata.tools import MetadataError, diffusiondb_metadata, read_sidecar
 from data.rows import Malformed, open_table
-from data.sources.folders import METADATA_FILES, SIDECARS, listed_files, pictures_below, read_sidecar_text, sidecar_of
+from data.sources.folders import METADATA_FILES, SIDECARS, listed_files, read_sidecar_text, sidecar_of
 from data.sources.tars import expand
 from data.splits import SPLIT_NAMES, Split
 from data.store.archive import LARGEST, index_archive, metadata_in, prompt_in, read_member
@@ -104,8 +104,11 @@ def read_zipped(archive: Path, name: str) -> bytes:
 
 def folder(directory: Path) -> Iterator[Original]:
     """Every image below a directory, and in the zips there, in order of their paths. The prompt is in the file, or in a text file beside it."""
-    for picture in pictures_below(directory):
+    closed: list[tuple[Path, OSError]] = []
+    for picture in pictures_below(directory, lambda *folder: closed.append(folder)):
         yield _with_split(Original(picture.relative_to(directory).as_posix(), picture), directory)
+    for place, why in closed:
+        yield Original(place.relative_to(directory).as_posix(), place, problem=f"folder that cannot be entered ({why.strerror})")
     for archive in sorted(directory.rglob("*.zip")):
         label = archive.relative_to(directory).as_posix()
         try:

@@ -45,14 +45,16 @@ class PictureFormat(Protocol):
 
 
 def readable_pairs(pairs: Pairs, count: int) -> Iterator[Pair]:
-    """The first `count` pairs that can be read."""
+    """The first `count` pairs that can be read and have a prompt."""
     found = 0
     for index in range(len(pairs)):
         if found == count:
             return
         with suppress(ImageError, PairError):
-            yield pairs[index]
-            found += 1
+            pair = pairs[index]
+            if pair.prompt.strip():
+                yield pair
+                found += 1
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch.utils.data import Sampler
 from data.errors import MissingExtraError, ShardError
 from data.loading.order import Place
 from data.sources.chosen import ChosenPairs
-from data.store.columns import read_column
+from data.store.columns import column_origin, read_column
 from data.store.directory import finished_shards
 from data.store.pairs import PairDataset
 
@@ -80,15 +80,22 @@ def read_scores(pairs: PairDataset, directory: Path, column: str) -> list[float 
     """A column of score.py for each pair; None where one could not be scored.
 
     Raises:
-        ShardError: there are no scores, or not in all shards.
+        ShardError: there are no scores, not in all shards, or of different models.
     """
     scores: dict[tuple[Path, str], float | None] = {}
+    origins: dict[str, Path] = {}
+    by = "--clip MODEL" if column.startswith(FIT_COLUMNS["clip"]) else "--checkpoint DIR"
     for tar in finished_shards(directory):
-        values = read_column(tar, column)
-        if values is None:
-            by = "--clip MODEL" if column.startswith(FIT_COLUMNS["clip"]) else "--checkpoint DIR"
+        values, origin = read_column(tar, column), column_origin(tar, column)
+        if values is None or origin is None:
             raise ShardError(f"{tar.with_suffix('.parquet')} has no scores; make them with: python score.py --data {directory.parent} {by}")
+        origins.setdefault(origin, tar)
         scores |= {(tar, key): value for key, value in values.items()}
+    if len(origins) > 1:
+        raise ShardError(
+            f"{' and '.join(tar.name for tar in list(origins.values())[:2])} in {directory} were scored by different models, so that their scores "
+            f"cannot be compared; score all by one: python score.py --data {directory.parent} {by}"
+        )
     return [scores.get((location.tar, location.key)) for location in pairs.locations]
 
 

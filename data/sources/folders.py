@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from data.errors import PairError, ShardError
-from data.images import SUFFIXES, read_image
+from data.images import pictures_below, read_image
 from data.metadata.tools import read_sidecar
 from data.rows import Malformed, open_table
 from data.store.pairs import Pair
@@ -72,24 +72,9 @@ def listed_files(table: Path, prompt_name: str | None = None) -> Iterator[Listed
         yield from (ListedFile(file, name, prompt, row, problem) for prompt in prompts)
 
 
-def pictures_below(directory: Path) -> Iterator[Path]:
-    """Every picture of a directory and those below it, in order; linked directories are gone into once, hidden ones not."""
-    seen: set[Path] = set()
-
-    def walk(here: Path) -> Iterator[Path]:
-        real = here.resolve()
-        if real in seen:  # a link to what was gone through, or in a circle
-            return
-        seen.add(real)
-        for path in sorted(here.iterdir()):
-            if path.name.startswith("."):
-                continue
-            if path.is_dir():
-                yield from walk(path)
-            elif path.suffix.lower() in SUFFIXES and path.is_file():
-                yield path
-
-    return walk(directory)
+def closed_folder(folder: Path, error: OSError) -> None:
+    """Say that the pictures of a folder are left out."""
+    warnings.warn(f"{folder} cannot be entered ({error.strerror}); its pictures are left out", stacklevel=2)
 
 
 def sidecar_of(picture: Path) -> Path | None:
@@ -138,7 +123,7 @@ class FolderPairs(Dataset[Pair]):
     def captioned(cls, directory: Path) -> FolderPairs:
         """By the text files beside the pictures; a picture without one is counted."""
         files, skipped = [], Counter[str]()
-        for picture in pictures_below(directory):
+        for picture in pictures_below(directory, closed_folder):
             sidecar = sidecar_of(picture)
             if sidecar is None:
                 skipped["no prompt"] += 1

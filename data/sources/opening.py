@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import PairError, ShardError
+from data.images import pictures_below
 from data.sources.chosen import ChosenPairs, PairSource
-from data.sources.folders import METADATA_FILES, FolderPairs, pictures_below, sidecar_of
+from data.sources.folders import METADATA_FILES, FolderPairs, closed_folder, sidecar_of
 from data.sources.hub import hub_pairs, load_hub
 from data.sources.tars import TarPairs, expand
 from data.splits import SPLIT_NAMES, SPLITS, Split, prompt_group, split_of
@@ -68,7 +69,7 @@ def _in_directory(directory: Path, prompt_name: str | None) -> PairSource:
         return FolderPairs.listed(directory, prompt_name)
     if tars := sorted(directory.rglob("*.tar")):
         return TarPairs(tars, prompt_name)
-    if any(sidecar_of(picture) is not None for picture in pictures_below(directory)):
+    if any(sidecar_of(picture) is not None for picture in pictures_below(directory, closed_folder)):
         return FolderPairs.captioned(directory)
     raise ShardError(
         f"{directory} is not a data set: it has no {DATASET_FILE} (what generate_data.py was given as --out), no {METADATA_FILES[0]}, no .tar, and "

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from data.errors import ShardError
 from data.files import replacing
 
+_ORIGIN = b"made by"
 _TEXT, _WHOLE, _REAL, _YES_NO = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 SCHEMA = pa.schema(
     {
@@ -79,12 +80,25 @@ def read_column(tar: Path, column: str) -> dict[str, Any] | None:
     return {row["key"]: row[column] for row in rows} if rows and column in rows[0] else None
 
 
-def write_column(tar: Path, column: str, values: Mapping[str, float]) -> None:
-    """Add a column of numbers to a shard's table, or replace it; keys without a value get none. The tar stays as it is."""
+def column_origin(tar: Path, column: str) -> str | None:
+    """What a column of numbers was made by, as `write_column` was told; None where there is no such column."""
+    try:
+        schema = pq.read_schema(tar.with_suffix(".parquet"))
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{tar.with_suffix('.parquet')} cannot be read ({error})") from error
+    if column not in schema.names:
+        return None
+    return ((schema.field(column).metadata or {}).get(_ORIGIN) or b"").decode()
+
+
+def write_column(tar: Path, column: str, values: Mapping[str, float], *, origin: str) -> None:
+    """Add a column of numbers to a shard's table, or replace it; keys without a value get none. The tar stays as it is. `origin` says what the
+    numbers were made by, so that those of two origins are not taken for one."""
     parquet = tar.with_suffix(".parquet")
     rows = pq.read_table(parquet)
     new = pa.array([values.get(key) for key in rows["key"].to_pylist()], pa.float64())
+    field = pa.field(column, pa.float64(), metadata={_ORIGIN: origin.encode()})
     names = rows.column_names
-    rows = rows.set_column(names.index(column), column, new) if column in names else rows.append_column(column, new)
+    rows = rows.set_column(names.index(column), field, new) if column in names else rows.append_column(field, new)
     with replacing(parquet) as temporary:
         pq.write_table(rows, temporary)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from data.errors import ShardError
 from data.files import read_json
 from data.splits import SPLITS, Split
@@ -19,6 +21,7 @@ from data.store.archive import PairLocation, index_archive
 
 DATASET_FILE = "dataset.json"
 LOCK_FILE = ".lock"
+LOCKS = ".locks"  # of shards, in each split's directory; they stay where they are, since one that is removed while another waits for it locks nothing
 
 
 def stats_path(stem: Path) -> Path:
@@ -105,6 +108,20 @@ def begun_settings(out: Path, *, leftovers: tuple[str, ...] = ()) -> dict[str, A
     if out.is_dir() and any(path.name not in (LOCK_FILE, *leftovers) and path.suffix != ".tmp" for path in out.iterdir()):
         raise ShardError(f"--out {out} holds other things and no {DATASET_FILE}; name a new or empty directory")
     return None
+
+
+def nothing_made(out: Path) -> bool:
+    """Whether a directory that was begun has no finished shard yet, and nobody is making one."""
+    if any(out.glob("*/*_stats.json")):
+        return False
+    for path in out.glob(f"*/{LOCKS}/*.lock"):
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        lock.release()
+    return True
 
 
 def check_begun(out: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

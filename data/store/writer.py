@@ -21,10 +21,9 @@ from data.errors import ShardBusyError
 from data.files import explained, temporary_name
 from data.metadata.automatic1111 import parameters_text
 from data.store.columns import table_of
-from data.store.directory import read_stats, stats_path
+from data.store.directory import LOCKS, read_stats, stats_path
 
 Format = Literal["png", "webp", "jpg"]
-LOCKS = ".locks"  # in each split's directory; locks stay where they are, since one that is removed while another waits for it locks nothing
 _ENCODERS = 4  # threads
 _WAITING = 64  # images that wait to be encoded or written, at the most
 _COMPRESSION = 1  # of PNGs: a fifth of the time that the default takes, for a tenth more bytes

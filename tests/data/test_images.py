@@ -11,7 +11,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from data.errors import ImageError
-from data.images import read_image
+from data.images import picture_rgb, read_image, to_rgb
 from data.loading.augmentation import RandomCrop
 from model import Preprocessing
 
@@ -154,3 +154,59 @@ def test_damaged_orientation_turns_nothing(tmp_path: Path) -> None:
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\xff\xff\xff\xff"
     Image.new("RGB", (12, 10), "red").save(tmp_path / "a.jpg", exif=exif)
     assert read_image(tmp_path / "a.jpg").size == (12, 10)
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "expected"),
+    [
+        ("I", [0, 128, 255], [0, 128, 255]),  # a mask or a depth map of eight bits
+        ("I", [0, 32896, 65535], [0, 128, 255]),
+        ("F", [0.0, 0.502, 1.0], [0, 128, 255]),
+        ("F", [0.0, 128.0, 255.0], [0, 128, 255]),
+        ("F", [0.0, float("nan"), 1.0], [0, 0, 255]),
+        ("I;16", [0, 32896, 65535], [0, 128, 255]),
+        ("I;16", [0, 100, 255], [0, 0, 0]),  # which says how bright white is
+    ],
+)
+def test_greys_of_more_than_eight_bits(mode: str, values: list[float], expected: list[int]) -> None:
+    kinds = {"I": np.int32, "F": np.float32, "I;16": np.uint16}
+    image = Image.fromarray(np.array([values], dtype=kinds[mode]))
+    assert image.mode == mode
+    for read in (to_rgb(image), picture_rgb(image)):
+        assert [pixel[0] for pixel in read.getdata()] == pytest.approx(expected, abs=1)
+        assert read.mode == "RGB"
+
+
+def test_a_palette_with_a_transparent_colour_is_white_there() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
+    image.info["transparency"] = 1
+    assert list(to_rgb(image).getdata()) == [(10, 20, 30), (255, 255, 255)]
+
+
+def test_a_picture_reduced_twice_is_reduced_once() -> None:
+    """So that what is kept of large pictures gives the same prompts."""
+    image = Image.effect_noise((123, 77), 60).convert("RGB")
+    for crop in ("squeeze", "center"):
+        preprocessing = Preprocessing(image_size=(32, 24), crop=crop)
+        once = preprocessing.reduced(image)
+        assert once.size == (24, 32)
+        assert preprocessing.reduced(once).tobytes() == once.tobytes()
+        assert torch.equal(preprocessing.pixels(once), preprocessing.pixels(image))
+
+
+def test_what_somebody_else_opened_is_read_to_its_end() -> None:
+    content = encoded(Image.effect_noise((64, 64), 50))
+    with Image.open(io.BytesIO(content[:-2000])) as cut, pytest.raises(ImageError, match="not a readable image"):
+        picture_rgb(cut)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGBa", "LA", "La"])
+def test_what_is_transparent_is_white_however_it_is_kept(mode: str) -> None:
+    image = Image.new("RGBA", (2, 1), (200, 200, 200, 255))
+    image.putpixel((1, 0), (0, 0, 0, 0))
+    if mode in ("LA", "La"):
+        image = image.convert("LA")
+    found = list(picture_rgb(image.convert(mode) if mode != image.mode else image).getdata())
+    assert found == [(200, 200, 200), (255, 255, 255)]

@@ -34,7 +34,7 @@ def test_the_page_stands_alone_and_shows_what_there_is(small_dataset: Path, tmp_
     HTMLParser().feed(page)
     assert "Fit of prompt and image" not in page
     for tar in finished_shards(small_dataset / "train"):
-        write_column(tar, "fit", {location.key: -1.0 if location.key == "x" else 1.0 for location in index_shard(tar)})
+        write_column(tar, "fit", {location.key: -1.0 if location.key == "x" else 1.0 for location in index_shard(tar)}, origin="x")
     main(PreviewConfig(directory=small_dataset, out=tmp_path / "page.html", images=3, side=64))
     page = (tmp_path / "page.html").read_text()
     assert "Fit of prompt and image, by likelihood" in page

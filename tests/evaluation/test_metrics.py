@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import sacrebleu
 
 from evaluation.metrics import SentenceSimilarity, bleu_4, cider_d, exact_match, rouge_l, slot_accuracy, token_f1, words
 
@@ -14,6 +15,27 @@ PREDICTIONS = ["a cat on a beach, rain", "two dogs in the desert", "a pig, mosai
 
 def test_words_are_lower_case_and_marks_are_words() -> None:
     assert words("A (cat:1.2), Naïve") == ["a", "(", "cat", ":", "1", ".", "2", ")", ",", "naïve"]
+
+
+def test_words_of_scripts_without_spaces_and_forms_of_unicode() -> None:
+    assert words("猫が座る, cat") == ["猫", "が", "座", "る", ",", "cat"]
+    assert words("แมว") == ["แ", "ม", "ว"]
+    assert words("बिल्ली सोती") == ["बिल्ली", "सोती"]  # marks belong to their letters
+    composed, decomposed = "na\u00efve caf\u00e9", "nai\u0308ve cafe\u0301"
+    assert words(composed) == words(decomposed) == ["na\u00efve", "caf\u00e9"]
+    assert exact_match([composed], [decomposed]).tolist() == [1]
+    assert token_f1([composed], [decomposed]).tolist() == [1]
+    assert 0 < token_f1(["一只猫坐着"], ["一只狗坐着"])[0] < 1
+    assert 0 < rouge_l(["一只猫坐着"], ["一只狗坐着"])[0] < 1
+
+
+def test_an_empty_prediction_is_the_worst_by_every_metric() -> None:
+    nothing = [""] * len(PROMPTS)
+    for metric in (exact_match, token_f1, rouge_l, cider_d):
+        assert metric(PROMPTS, nothing).tolist() == [0.0] * len(PROMPTS), metric
+        assert metric(PROMPTS, [PROMPTS[0], "", "", ""])[1:].tolist() == [0.0] * 3, metric
+    assert bleu_4(PROMPTS, nothing) == (0.0, (0.0, 0.0))
+    assert cider_d(["", " "], ["", "x"]).tolist() == [0.0, 0.0]
 
 
 def test_exact_match_forgives_case_and_space_only() -> None:
@@ -61,6 +83,40 @@ def test_bleu_of_the_same_is_one_and_of_nothing_shared_is_small() -> None:
     assert same == pytest.approx(1.0)
     assert interval[0] == pytest.approx(1.0)
     assert bleu_4(PROMPTS, ["zzz yyy"] * 4)[0] < 0.05
+
+
+def test_bleu_against_its_formula() -> None:
+    """Papineni et al., ACL 2002, section 2.3: n-grams of one to four, and a penalty for short predictions alone."""
+
+    def grams(text: str, n: int) -> Counter[tuple[str, ...]]:
+        tokens = words(text)
+        return Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+
+    for prompts, predictions in ((PROMPTS, PREDICTIONS), (PREDICTIONS, PROMPTS)):
+        logs = 0.0
+        for n in range(1, 5):
+            shared = sum((grams(a, n) & grams(b, n)).total() for a, b in zip(prompts, predictions, strict=True))
+            logs += math.log(shared / sum(grams(b, n).total() for b in predictions)) / 4
+        truth, guess = sum(len(words(a)) for a in prompts), sum(len(words(b)) for b in predictions)
+        assert bleu_4(prompts, predictions)[0] == pytest.approx(math.exp(logs + min(0.0, 1 - truth / guess)))
+
+
+def test_the_interval_of_bleu_is_around_it_and_as_wide_as_a_bootstraps() -> None:
+    draw = np.random.default_rng(0)
+    vocabulary = [f"w{i}" for i in range(30)]
+    prompts = [" ".join(draw.choice(vocabulary, 12)) for _ in range(150)]
+    predictions = [" ".join(word if draw.random() < 0.8 else "x" for word in prompt.split()) for prompt in prompts]
+    value, (low, high) = bleu_4(prompts, predictions)
+    assert low < value < high
+    rounds = []
+    for _ in range(150):
+        chosen = draw.integers(0, 150, 150)
+        rounds.append(
+            sacrebleu.corpus_bleu([predictions[i] for i in chosen], [[prompts[i] for i in chosen]], tokenize="none", force=True).score / 100
+        )
+    assert high - low == pytest.approx(np.quantile(rounds, 0.975) - np.quantile(rounds, 0.025), rel=0.3)
+    small, (low, high) = bleu_4(PROMPTS, PREDICTIONS)
+    assert 0 <= low <= small <= high <= 1
 
 
 def test_slots_count_where_asked_for_or_predicted() -> None:

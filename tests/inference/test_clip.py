@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 from pipelines import save_clip
+from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, CLIPModel
 
 from inference.clip import ClipError, ClipFit
@@ -20,6 +21,37 @@ def test_the_fit_is_what_clip_itself_says(tmp_path: Path) -> None:
         with torch.no_grad():
             output = model(**inputs)
         assert fit == pytest.approx(float(output.logits_per_image / output.logits_per_image.new_tensor(model.logit_scale.item()).exp()), abs=1e-5)
+
+
+def test_a_clip_of_which_parts_would_be_drawn_by_chance_is_refused(tmp_path: Path) -> None:
+    save_clip(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({name: value for name, value in weights.items() if not name.startswith("text_model")}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ClipError, match=r"the weights of .* lack text_model.* and \d+ more"):
+        ClipFit(str(tmp_path))
+    broken = {name: torch.full_like(value, float("nan")) if value.is_floating_point() else value for name, value in weights.items()}
+    save_file(broken, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ClipError, match="NaN or infinity"):
+        ClipFit(str(tmp_path))([Image.new("RGB", (40, 40))], ["a"])
+
+
+def test_a_clip_without_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    save_clip(tmp_path)
+    for file in tmp_path.iterdir():
+        if "token" in file.name or file.name in ("vocab.json", "merges.txt"):
+            file.unlink()
+    with pytest.raises(ClipError, match=r"has no tokenizer|could not be loaded"):
+        ClipFit(str(tmp_path))
+
+
+def test_two_clips_have_two_fingerprints(tmp_path: Path) -> None:
+    save_clip(tmp_path)
+    one = ClipFit(str(tmp_path))
+    before = one.fingerprint()
+    assert ClipFit(str(tmp_path)).fingerprint() == before
+    with torch.no_grad():
+        next(one.model.parameters()).add_(1e-3)
+    assert one.fingerprint() != before
 
 
 def test_what_is_no_clip_is_refused(tmp_path: Path, tiny_pipeline: Path) -> None:

@@ -1,14 +1,20 @@
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from examples import lively, painted, tiny_config
+from PIL import Image
 
 from data.errors import ImageError
 from inference import Prediction, PromptInverter
+from inference.banned import BannedWords
 from inference.files import find_images
-from model import CaptionModel, CheckpointError
+from inference.inverter import _dtype
+from model import CaptionModel, CheckpointError, Preprocessing
 from tokenizer import PromptTokenizer
 
 TOKENIZER = PromptTokenizer.train(["a cat on a beach", "two dogs"] * 3, vocab_size=280)
@@ -57,6 +63,291 @@ def test_banned_words_are_not_written() -> None:
     assert not any(word in prediction.prompt for prediction in one.predict(IMAGES, num_beams=3, banned_words=[word]))
 
 
+@pytest.mark.parametrize("ban", ["Two", "tWO", "two"])
+def test_bans_hold_in_any_spelling_and_from_any_tokens(ban: str) -> None:
+    """Letters are the likeliest tokens by far, so that words would be spelled out."""
+    one = inverter()
+    letters = [one.tokenizer.encode(letter)[0] for letter in "twoTWO "]
+    with torch.no_grad():
+        one.model.decoder.output_bias[letters] += 6.0
+    drawn = [
+        text for p in one.sample(IMAGES, num_samples=40, seed=1, max_new_tokens=14) for text in (p.prompt, *(text for text, _ in p.alternatives))
+    ]
+    banned = one.sample(IMAGES, num_samples=40, seed=1, max_new_tokens=14, banned_words=[ban])
+    kept = [text for p in banned for text in (p.prompt, *(text for text, _ in p.alternatives))]
+    begins = re.compile(r"(?<![^\W_])two", re.IGNORECASE)
+    assert any(begins.search(text) for text in drawn)
+    assert not any(begins.search(text) for text in kept)
+    assert any(re.search(r"[^\W_]two", text, re.IGNORECASE) for text in drawn + kept)  # inside of a word it may stand
+
+
+def test_a_ban_of_accents_and_of_phrases_holds() -> None:
+    tokenizer = PromptTokenizer.train(["été café two dogs", "scatter cat, (cat"] * 3, vocab_size=290)
+    banned = BannedWords(tokenizer, (word for word in ["ÉTÉ", "two dogs", "cat", "caf\u00e8", "énorme"]))
+
+    def allowed(text: str) -> bool:
+        tokens = tokenizer.encode(text)
+        return all(token not in banned(tokens[:place]) for place, token in enumerate(tokens))
+
+    for text in (
+        *(
+            "un été",
+            "Été",
+            "un ÉTÉ",
+            "Two Dogs",
+            "see two dogs run",
+            "two dogsled",
+            "cat",
+            "a (cat)",
+            "scatter cat",
+            "catty",
+            "un cafe\u0300",
+            "Énorme",
+        ),
+    ):
+        assert not allowed(text), text
+        assert banned.held_by(text), text
+    for text in ("café", "two  mad dogs", "dogs two", "xété", "scatter", "concat", "écat", "xénorme"):
+        assert allowed(text), text
+        assert not banned.held_by(text), text
+
+
+def test_bans_hold_for_the_words_of_a_bert(tmp_path: Path) -> None:
+    """Whose decoder takes spaces away beside punctuation, and leaves special tokens out."""
+    from gits import WORDS, save_git
+
+    save_git(tmp_path)
+    tokenizer = PromptTokenizer.load(tmp_path / "tokenizer.json")
+    ids = {word: place for place, word in enumerate(WORDS)}
+    banned = BannedWords(tokenizer, ["ab.", "c, d", "e,f", "cat"])
+
+    def allowed(*words: str) -> bool:
+        tokens = [ids[word] for word in words]
+        return all(token not in banned(tokens[:place]) for place, token in enumerate(tokens))
+
+    for words in (
+        ("a", "##b", "."),
+        ("c", ",", "d"),
+        ("e", ",", "f"),
+        ("cat",),
+        ("c", "##a", "[MASK]", "##t"),
+        ("a", "cat", "##s"),
+        ("[UNK]", "cat"),
+    ):
+        assert not allowed(*words), words
+    for words in (("a", "##b"), ("c", "d"), ("c", ",", "e"), ("c", "a")):
+        assert allowed(*words), words
+    git = PromptInverter.from_pretrained(tmp_path)
+    for prediction in git.sample(IMAGES, num_samples=3, seed=1, max_new_tokens=9):
+        assert "".join(piece for piece, _ in prediction.tokens) == prediction.prompt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"banned_words": [3]}, r"banned_words must be a list of words, not \[3\]"),
+        ({"num_beams": 2.5}, "num_beams must be a whole number, not 2.5"),
+        ({"min_new_tokens": 1.5}, "min_new_tokens must be a whole number"),
+        ({"max_new_tokens": True}, "max_new_tokens must be a whole number"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"length_penalty": float("nan")}, "length_penalty must be a number from -100 to 100"),
+        ({"length_penalty": 1e6}, "length_penalty must be a number from -100 to 100"),
+        ({"banned_words": "cat"}, r"banned_words must be a list of words, such as \['cat'\]"),
+        ({"banned_words": ["Cat"], "prefix": "a photo of a cat"}, "holds the banned word 'cat'"),
+    ],
+)
+def test_bans_that_cannot_be_meant_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        inverter().predict(IMAGES, **arguments)
+
+
+def test_a_seed_draws_the_same_for_a_picture_whatever_the_batch_and_the_order() -> None:
+    one = inverter()
+
+    def prompts(images: list[Any], batch_size: int, seed: int = 3) -> list[str]:
+        return [p.prompt for p in one.sample(images, temperature=2.0, seed=seed, batch_size=batch_size, max_new_tokens=8)]
+
+    together = prompts(IMAGES, 8)
+    assert prompts(IMAGES, 1) == together
+    assert prompts(IMAGES[::-1], 2) == together[::-1]
+    assert len(set(together)) == 3
+    assert prompts(IMAGES, 8, seed=4) != together
+
+
+def test_draws_that_cannot_be_asked_for_are_named() -> None:
+    for arguments, message in (({"seed": 1.5}, "seed"), ({"top_k": 1.5}, "top_k"), ({"num_samples": 1.5}, "num_samples")):
+        with pytest.raises(ValueError, match=f"{message} must be a whole number"):
+            inverter().sample(IMAGES, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"device": "meta"}, "device must be 'auto'"),
+        ({"device": "nowhere"}, "device must be 'auto'"),
+        ({"dtype": None}, "dtype must be 'auto'"),
+        ({"dtype": "int8"}, "dtype must be 'auto'"),
+        ({"dtype": torch.float8_e4m3fn}, "dtype must be 'auto'"),
+    ],
+)
+def test_devices_and_types_that_are_not_there_are_named(tmp_path: Path, place: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PromptInverter.from_pretrained(damaged(tmp_path), **place)
+
+
+def test_the_batch_size_is_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, batches = inverter(), list[int]()
+    search = CaptionModel.search
+    monkeypatch.setattr(CaptionModel, "search", lambda self, pixels, **rest: batches.append(len(pixels)) or search(self, pixels, **rest))
+    one.predict(IMAGES * 2, batch_size=4)
+    assert batches == [4, 2]
+
+
+def test_a_fingerprint_is_of_weights_tokenizer_and_config() -> None:
+    one = inverter()
+    found = [inverter().fingerprint()]
+    assert one.fingerprint() == found[0]
+    with torch.no_grad():
+        one.model.decoder.output_bias[3] += 1e-3
+    found.append(one.fingerprint())
+    one = inverter()
+    one.model.config = dataclasses.replace(one.model.config, preprocessing=Preprocessing(image_size=32, mean=(0.4, 0.5, 0.5)))
+    found.append(one.fingerprint())
+    one = inverter()
+    one.tokenizer = PromptTokenizer.train(["other words of other texts"] * 3, vocab_size=TOKENIZER.vocab_size)
+    found.append(one.fingerprint())
+    assert len(set(found)) == 4
+
+
+def test_every_argument_arrives() -> None:
+    """One that were not handed on would change nothing."""
+    one = inverter()
+    with torch.no_grad():
+        one.model.decoder.output_bias[one.tokenizer.eos_id] += 4.0
+    searched = one.predict(IMAGES, num_beams=3, num_return=2)
+    for changes in (
+        {"length_penalty": 3.0},
+        {"min_new_tokens": 9},
+        {"max_new_tokens": 2},
+        {"num_beams": 5},
+        {"prefix": "two"},
+    ):
+        assert one.predict(IMAGES, **({"num_beams": 3, "num_return": 2} | changes)) != searched, changes
+    assert all(len(p.tokens) > 9 for p in one.predict(IMAGES, min_new_tokens=9))
+    drawn = one.sample(IMAGES, seed=1, num_samples=3)
+    for changes in (
+        {"temperature": 4.0},
+        {"top_k": 1},
+        {"top_p": 0.1},
+        {"min_new_tokens": 9},
+        {"max_new_tokens": 2},
+        {"prefix": "two"},
+        {"num_samples": 2},
+    ):
+        assert one.sample(IMAGES, **({"seed": 1, "num_samples": 3} | changes)) != drawn, changes
+
+
+def test_whatever_holds_a_picture_gives_the_same(tmp_path: Path) -> None:
+    one, image = inverter(), painted("cat", "red", 32)
+    image.save(tmp_path / "a.png")
+    array = np.asarray(image)
+    sources = [image, tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes(), array, torch.tensor(array).permute(2, 0, 1)]
+    (expected,) = one.predict([image])
+    assert one.predict(source for source in sources) == one.predict([image] * len(sources))
+    assert one.predict(np.stack([array, array]))[0].prompt == expected.prompt
+    grey = image.convert("L")
+    assert one.predict([np.asarray(grey)]) == one.predict([grey]) == one.predict([torch.tensor(np.asarray(grey))[None]])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("a.png", r"predict\(\[picture\]\), not one str"),
+        (IMAGES[0], "not one"),
+        (np.zeros((4, 3, 3), np.uint8), r"predict\(\[picture\]\), not one of the shape \(4, 3, 3\)"),
+        (np.zeros((4, 4), np.uint8), "not one of the shape"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), "not one of the shape"),
+        (b"x", "not one bytes"),
+        (3, "not one int"),
+        ([3], "not int"),
+        ([np.zeros((4, 4, 3))], "pixels are uint8"),
+        ([torch.zeros(4, 4, 3, dtype=torch.uint8)], r"a tensor of a picture is \(3, H, W\)"),
+        ([np.zeros((4, 4, 2), np.uint8)], r"an array of a picture is \(H, W\)"),
+    ],
+)
+def test_what_is_no_picture_is_told_what_to_pass(images: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        inverter().predict(images)
+
+
+def test_a_pil_image_is_read_as_its_file_is(tmp_path: Path) -> None:
+    """Turned by EXIF, sixteen bits, and no larger than a file may be."""
+    one = inverter()
+    wide = Image.new("RGB", (40, 20), "white")
+    wide.paste((200, 0, 0), (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[274] = 6
+    wide.save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40).save(tmp_path / "deep.png")
+    for name in ("turned.jpg", "deep.png"):
+        with Image.open(tmp_path / name) as opened:
+            assert one.predict([opened]) == one.predict([tmp_path / name])
+    with pytest.raises(ImageError, match="0 x 0 pixels are no picture"):
+        one.predict([Image.new("RGB", (0, 0))])
+    with Image.open(tmp_path / "turned.jpg") as large:
+        large._size = (20_000, 20_000)  # as a header may claim
+        with pytest.raises(ImageError, match="20000 x 20000 pixels are more than"):
+            one.predict([large])
+
+
+def test_tokens_are_pieces_of_text_that_join_to_the_prompt() -> None:
+    one = inverter()
+    halves = one.tokenizer.encode("猫")
+    with torch.no_grad():
+        one.model.decoder.output_bias[halves] += 3.0
+    for prediction in one.sample(IMAGES, num_samples=4, seed=2):
+        assert "".join(piece for piece, _ in prediction.tokens) == prediction.prompt
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_on_a_gpu_auto_is_bfloat16_where_it_has_it(monkeypatch: pytest.MonkeyPatch, supported: bool, expected: torch.dtype) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or including_emulation)
+    assert _dtype("auto", torch.device("cuda")) == expected
+    assert _dtype("auto", torch.device("cpu")) == torch.float32
+    assert _dtype(torch.bfloat16, torch.device("cpu")) == _dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+
+
+def test_half_on_a_cpu_works_or_is_named() -> None:
+    one = inverter()
+    one.model.half()
+    assert len(one.predict(IMAGES)) == 3
+
+
+def test_a_mistyped_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import huggingface_hub
+
+    asked: list[dict[str, Any]] = []
+
+    def download(name: str, **wishes: Any) -> str:
+        asked.append({"name": name} | wishes)
+        return str(damaged(tmp_path))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/mini", "runs/mini/model", "./x/y", "nowhere", Path("someone/something")):
+        with pytest.raises(CheckpointError, match=r"does not exist|is not a directory"):
+            PromptInverter.from_pretrained(name)
+    assert asked == []
+    PromptInverter.from_pretrained("someone/something", revision="v1")
+    assert asked[0]["name"] == "someone/something"
+    assert asked[0]["revision"] == "v1"
+    assert not any(pattern.endswith((".bin", "*", ".py")) for pattern in asked[0]["allow_patterns"] if pattern != "*.json")
+    assert "looking it up on the Hub" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match="a revision belongs to a Hub id"):
+        PromptInverter.from_pretrained(tmp_path, revision="v1")
+
+
 def test_samples_follow_the_seed_and_keep_to_the_rules() -> None:
     one = inverter()
     drawn = one.sample(IMAGES, num_samples=3, temperature=1.5, top_k=20, seed=4, prefix="a cat", max_new_tokens=6)
@@ -70,7 +361,11 @@ def test_samples_follow_the_seed_and_keep_to_the_rules() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"banned_words": [" "]}, "empty word"), ({"batch_size": 0}, "batch_size must be 1"), ({"prefix": "cat " * 40}, r"the prefix has \d+ tokens")],
+    [
+        ({"banned_words": [" "]}, "empty word"),
+        ({"batch_size": 0}, "batch_size must be a whole number, 1 or more"),
+        ({"prefix": "cat " * 40}, r"the prefix has \d+ tokens"),
+    ],
 )
 def test_what_cannot_be_asked_for_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -152,7 +447,16 @@ def test_folders_give_their_pictures_in_order(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for name in ("b/2.PNG", "b/1.jpg", "a.webp", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert [file.name for file in find_images([tmp_path])] == ["a.webp", "1.jpg", "2.PNG"]
-    assert [file.name for file in find_images([tmp_path / "notes.txt"])] == ["notes.txt"]
+    closed: list[Path] = []
+
+    def found(*paths: Path) -> list[str]:
+        return [file.name for file in find_images(paths, lambda folder, error: closed.append(folder))]
+
+    assert found(tmp_path) == ["a.webp", "1.jpg", "2.PNG"]
+    assert found(tmp_path / "notes.txt") == ["notes.txt"]
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        list(find_images([tmp_path / "nowhere"]))
+        found(tmp_path / "nowhere")
+    for ending in ("jfif", "jpe", "tga", "jp2", "ppm", "ico"):
+        (tmp_path / f"b/x.{ending}").write_bytes(b"")
+    assert len(found(tmp_path)) == 9
+    assert closed == []

@@ -1,5 +1,6 @@
 """Search against exhaustive enumeration, on a table of probabilities in place of a network."""
 
+import dataclasses
 import itertools
 import math
 from collections import Counter
@@ -11,7 +12,7 @@ from examples import lively, tiny_config
 from torch import Tensor
 
 from model import CaptionModel
-from model.decoding import Hypothesis, TextRules, beam_search, draw, greedy_search, restrict, sample
+from model.decoding import Hypothesis, NotFiniteError, TextRules, beam_search, draw, greedy_search, restrict, sample, without_smoothing
 
 BOS, EOS, CPU = 0, 1, torch.device("cpu")
 
@@ -151,7 +152,7 @@ def test_impossible_numbers_are_named(tiny_model: CaptionModel, arguments: dict[
     ("arguments", "message"),
     [
         ({"num_samples": 0}, "num_samples must be 1"),
-        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"temperature": 0.0}, "temperature must be 0.001 or more"),
         ({"top_k": -1}, "top_k must be 0"),
         ({"top_p": 0.0}, "top_p must be above 0"),
         ({"banned": [[token] for token in range(23)]}, "leave no token"),
@@ -235,8 +236,10 @@ def test_top_k_and_top_p_by_hand() -> None:
 def test_samples_are_as_frequent_as_their_probability(temperature: float, top_k: int) -> None:
     images, count, length = 2, 4000, 2
     table = Table(images, 4, length, 3)
-    generator = torch.Generator().manual_seed(0)
-    found = sample(table, images, rules(length), CPU, num_samples=count, temperature=temperature, top_k=top_k, top_p=1.0, generator=generator)
+    chances = torch.rand(images * count, length, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = sample(
+        table, images, rules(length), CPU, num_samples=count, temperature=temperature, top_k=top_k, top_p=1.0, smoothing=0.0, chances=chances
+    )
     for image in range(images):
         expected = {}
         for first in range(4):
@@ -255,15 +258,99 @@ def test_samples_are_as_frequent_as_their_probability(temperature: float, top_k:
         assert [text.score for text in found[image]] == sorted((text.score for text in found[image]), reverse=True)
 
 
+def test_label_smoothing_is_taken_off() -> None:
+    """A network that learned the smoothed labels perfectly, (1 - e) q + e / V, is drawn from by q."""
+    q = torch.tensor([[0.5, 0.3, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]])
+    learned = (0.9 * q + 0.1 / 8).log()
+    torch.testing.assert_close(without_smoothing(learned, 0.1).softmax(-1), q)
+    assert without_smoothing(learned, 0.0) is learned
+    banned = learned.clone()
+    banned[1, 3] = float("-inf")  # only what was spread is left: then it is drawn from
+    torch.testing.assert_close(without_smoothing(banned, 0.1)[1], banned[1])
+    noisy = (0.9 * q + 0.1 / 8 * torch.tensor([1.0, 1.0, 1.0, 2.5, 0.2, 1.5, 0.8, 1.0])).log()
+    assert without_smoothing(noisy, 0.1)[0, 3:].eq(float("-inf")).all()
+
+
 def test_an_impossible_token_is_never_drawn() -> None:
     log_probs = torch.full((20_000, 7), float("-inf"))
     log_probs[:, [1, 4, 5]] = torch.tensor([-9.0, -8.0, -9.0])  # not normalised either
-    drawn = draw(log_probs, torch.Generator().manual_seed(0))
+    drawn = draw(log_probs, torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
     assert drawn.shape == (20_000, 1)
     counts = drawn.flatten().bincount(minlength=7).double() / 20_000
     weight = torch.tensor([0, 1, 0, 0, math.e, 1, 0], dtype=torch.float64)
     torch.testing.assert_close(counts, weight / weight.sum(), atol=0.02, rtol=0)
     assert counts[[0, 2, 3, 6]].sum() == 0
+
+
+def test_a_generator_for_each_image_draws_the_same_whatever_is_beside_it(tiny_model: CaptionModel) -> None:
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+
+    def draw(*images: int, count: int = 3) -> list[list[tuple[int, ...]]]:
+        generators = [torch.Generator().manual_seed(image) for image in images]
+        return [[text.tokens for text in texts] for texts in tiny_model.sample(pixels[list(images)], num_samples=count, generator=generators)]
+
+    together = draw(0, 1, 2)
+    assert draw(2, 0, 1) == [together[2], together[0], together[1]]
+    assert [draw(image)[0] for image in range(3)] == together
+    assert all(set(draw(image, count=2)[0]) <= set(draw(image, count=3)[0]) for image in range(3))
+    with pytest.raises(ValueError, match="one for each of the 1 images, not 2"):
+        tiny_model.sample(pixels[:1], generator=[torch.Generator(), torch.Generator()])
+
+
+def test_the_smoothing_of_the_config_is_taken_off(tiny_model: CaptionModel) -> None:
+    """Every token is as likely as any other but for one, which must be all that is drawn."""
+    with torch.no_grad():
+        for parameter in tiny_model.decoder.parameters():
+            parameter.zero_()
+        tiny_model.decoder.output_bias[7] = 5.0  # 148 of 170
+    pixels = torch.zeros(1, 3, 32, 32)
+    assert tiny_model.config.label_smoothing == 0.1
+    drawn = {token for text in tiny_model.sample(pixels, num_samples=200, max_new_tokens=4)[0] for token in text.tokens}
+    assert drawn == {7}
+    plain = dataclasses.replace(tiny_model.config, label_smoothing=0.0)
+    tiny_model.config = plain
+    assert len({token for text in tiny_model.sample(pixels, num_samples=200, max_new_tokens=4)[0] for token in text.tokens}) > 15
+
+
+@pytest.mark.parametrize("damage", ["weight", "overflow", "pixels"])
+def test_what_is_no_number_is_an_error_with_its_cause(tiny_model: CaptionModel, damage: str) -> None:
+    pixels = torch.randn(2, 3, 32, 32)
+    message = "the pixels hold some"
+    if damage == "weight":
+        with torch.no_grad():
+            tiny_model.decoder.blocks[1].ffn[0].weight[3, 4] = float("nan")
+        message = r"blocks\.1\.ffn\.0\.weight holds some"
+    elif damage == "overflow":
+        with torch.no_grad():
+            tiny_model.decoder.final_norm.weight.fill_(60000.0)
+        tiny_model.half()
+        pixels, message = pixels.half(), "float16 ends at 65504; take bfloat16"
+    else:
+        pixels[1, 0, 5, 5] = float("nan")
+    for decode in (tiny_model.generate, lambda some: tiny_model.search(some, num_beams=1), tiny_model.sample):
+        with pytest.raises(NotFiniteError, match=message):
+            decode(pixels)
+    with pytest.raises(NotFiniteError, match=message):
+        ids = torch.full((2, 3), 4)
+        tiny_model.log_likelihood_on(tiny_model.decoder.prefix(tiny_model.encoder(pixels)), ids, ids)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_is_a_number_above_zero(tiny_model: CaptionModel, temperature: float) -> None:
+    with pytest.raises(ValueError, match=r"temperature must be 0\.001 or more"):
+        tiny_model.sample(torch.zeros(1, 3, 32, 32), temperature=temperature)
+
+
+def test_the_temperature_comes_before_the_top_ps() -> None:
+    """Flattened, more tokens share the probability that is asked for."""
+    table = Table(1, 6, 1, 9)
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0, -1.0, -2.0]]).log_softmax(-1)
+    table.table = logits.expand(table.table.shape).clone()
+    chances = torch.rand(400, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = sample(table, 1, rules(1), CPU, num_samples=400, temperature=3.0, top_k=0, top_p=0.8, smoothing=0.0, chances=chances)
+    kept = restrict(logits / 3.0, 0, 0.8)[0].isfinite().sum()
+    assert kept > restrict(logits, 0, 0.8)[0].isfinite().sum()
+    assert {text.tokens[0] for text in found[0]} == set(range(int(kept)))
 
 
 def test_the_generator_decides_the_samples(tiny_model: CaptionModel) -> None:

@@ -1,16 +1,21 @@
 """Any timm model as the image encoder. The families tried are the parameters of the tests: timm's own tiny `test_*` models, one for each
-architecture, and small cuts of Swin, MobileNet, DINOv3, a ViT with registers, Hiera, LeViT and PVT."""
+architecture, and small cuts of Swin, MobileNet, DINOv3, a ViT with registers, Hiera, LeViT, PVT, BEiT, BEiTv2 and EVA-02."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from examples import tiny_config
 
-from model import CaptionModel, EncoderConfig, EncoderError, Preprocessing, pretrained_preprocessing
+from model import CaptionModel, EncoderConfig, EncoderError, Preprocessing, load_model, pretrained_preprocessing, save_model
+from model.linear import Linear
 
 SWIN = {"embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+CUT = {"depth": 1, "embed_dim": 48, "num_heads": 2}
 FAMILIES = [(name, {}) for name in timm.list_models("test_*")] + [
     ("swin_tiny_patch4_window7_224", SWIN),
     ("swinv2_tiny_window8_256", SWIN),
@@ -21,6 +26,9 @@ FAMILIES = [(name, {}) for name in timm.list_models("test_*")] + [
     ("hiera_tiny_224", {"embed_dim": 16, "stages": (1, 1, 1, 1), "num_heads": 1}),
     ("levit_128s", {}),
     ("pvt_v2_b0", {}),
+    ("beit_base_patch16_224", CUT),
+    ("beitv2_base_patch16_224", CUT),
+    ("eva02_tiny_patch14_224", CUT | {"patch_size": 16}),
 ]
 
 
@@ -31,7 +39,7 @@ def build(name: str, arguments: dict[str, object], size: int | tuple[int, int], 
 
 @pytest.mark.parametrize("size", [64, (64, 96)], ids=str)
 @pytest.mark.parametrize(("name", "arguments"), FAMILIES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(FAMILIES)])
-def test_every_family_gives_a_row_of_tokens(name: str, arguments: dict[str, object], size: int | tuple[int, int]) -> None:
+def test_every_family_gives_a_row_of_tokens(name: str, arguments: dict[str, object], size: int | tuple[int, int], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build(name, arguments, size)
     height, width = model.config.preprocessing.size
@@ -41,8 +49,15 @@ def test_every_family_gives_a_row_of_tokens(name: str, arguments: dict[str, obje
     assert tokens.isfinite().all()
     torch.testing.assert_close(model.encoder(pixels[1:]), tokens[1:], atol=1e-4, rtol=1e-4)  # no picture sees another
     assert not torch.allclose(tokens[0], tokens[1], atol=1e-3)
-    found, _ = model.generate(pixels, num_beams=2, max_new_tokens=4)
+    found, scores = model.generate(pixels, num_beams=2, max_new_tokens=4)
     assert len(found) == 2
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert json.dumps(asdict(loaded.config)) == json.dumps(asdict(model.config))
+    tokens_again, scores_again = loaded.generate(pixels, num_beams=2, max_new_tokens=4)
+    assert torch.equal(tokens_again, found)
+    torch.testing.assert_close(scores_again, scores)
+    assert all(parameter.norm().isfinite() for parameter in loaded.parameters())
 
 
 @pytest.mark.parametrize(
@@ -92,7 +107,7 @@ def test_rows_of_a_feature_map_follow_each_other() -> None:
         ("vit_tiny_patch16_22", {}, 64, None, "timm has no model 'vit_tiny_patch16_22'; did you mean vit_tiny_patch16_224"),
         ("test_vit", {}, 70, None, "70 x 70 pixels are not whole patches of 16 x 16"),
         ("test_resnet", {}, 64, 9, "cannot build 'test_resnet' with stage 9"),
-        ("test_resnet", {"depht": 3}, 64, None, "cannot build 'test_resnet'.*depht"),
+        ("test_resnet", {"depth": 3}, 64, None, "cannot build 'test_resnet'.*depth"),
         ("vit_tiny_patch16_224", {"img_size": 160, "depth": 1}, 64, None, "does not take images of 64 x 64"),
     ],
 )
@@ -152,23 +167,113 @@ def test_a_frozen_encoder_stays_as_in_evaluation() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.encoder.backbone.state_dict().items())  # running statistics too
 
 
-def test_published_weights_from_a_file(tmp_path: Path) -> None:
-    published = timm.create_model("test_vit", num_classes=0, img_size=64)
+def load(model: CaptionModel, file: Path) -> None:
+    model.encoder.load_pretrained(model.config.encoder, model.config.preprocessing, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "stage"),
+    [("test_vit", 160, None), ("test_vit", 64, None), ("test_resnet", 64, 2), ("test_efficientnet", 64, 1), ("test_vit3", 64, 1)],
+)
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_weights_from_a_file(tmp_path: Path, name: str, size: int, stage: int | None, ending: str) -> None:
+    """Of the whole classifier, as timm publishes it, at the size it publishes: what comes out is what timm's own loading gives."""
+    published = timm.create_model(name)
     torch.save(published.state_dict(), tmp_path / "weights.pth")
+    safetensors.torch.save_file({key: value.contiguous() for key, value in published.state_dict().items()}, tmp_path / "weights.safetensors")
+    model = build(name, {}, size, stage)
+    pixels = torch.randn(2, 3, size, size)
+    before = model.encoder.features(pixels)
+    load(model, tmp_path / f"weights.{ending}")
+    kind = {"num_classes": 0} if stage is None else {"features_only": True, "out_indices": (stage,)}
+    where = {} if name in ("test_resnet", "test_efficientnet") else {"img_size": size}
+    overlay = {"file": str(tmp_path / "weights.pth")}
+    theirs = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kind, **where).eval()
+    expected = theirs.forward_features(pixels) if stage is None else theirs(pixels)[0].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(model.encoder.features(pixels), expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(before, expected, atol=1e-3)
+
+
+def test_the_encoders_products_are_taken_over_and_nothing_else() -> None:
     model = build("test_vit", {}, 64)
-    arguments = {"pretrained_cfg_overlay": {"file": str(tmp_path / "weights.pth"), "num_classes": 0}}
-    model.encoder.load_pretrained(EncoderConfig(name="test_vit", arguments=arguments), model.config.preprocessing)
-    for name, value in published.state_dict().items():
-        if name in model.encoder.backbone.state_dict():
-            assert torch.equal(model.encoder.backbone.state_dict()[name], value), name
+    plain = timm.create_model("test_vit", num_classes=0, img_size=64).eval()
+    plain.load_state_dict(model.encoder.backbone.state_dict())
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.encoder.features(pixels), plain.forward_features(pixels), atol=1e-5, rtol=1e-5)
+    assert {type(module) for module in model.encoder.modules() if isinstance(module, torch.nn.Linear)} == {Linear}
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "repvit_m0_9", "mobilenetv3_small_050", "pvt_v2_b0", "timm/test_vit"])
+def test_every_part_of_a_classifier_may_be_left_over(tmp_path: Path, name: str) -> None:
+    published = timm.create_model(name.removeprefix("timm/"))
+    torch.save(published.state_dict(), tmp_path / "weights.pth")
+    model = build(name, {}, 224 if name.startswith("levit") else 64)
+    load(model, tmp_path / "weights.pth")
+    found = model.encoder.backbone.state_dict()
+    shared = [key for key, value in published.state_dict().items() if key in found and found[key].shape == value.shape]
+    assert len(shared) > 0.9 * len(found)
+    assert all(torch.equal(found[key], published.state_dict()[key]) for key in shared)
+
+
+@pytest.mark.parametrize("stage", [None, 1])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, stage: int | None) -> None:
+    model = build("test_resnet", {}, 64, stage)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    whole = timm.create_model("test_resnet").state_dict()
+    lacking = {name: value for name, value in whole.items() if name != "layer1.0.conv1.weight"}
+    for number, weights in enumerate(({f"x.{name}": value for name, value in whole.items()}, lacking, timm.create_model("test_vit").state_dict())):
+        torch.save(weights, tmp_path / f"{number}.pth")
+        with pytest.raises(EncoderError, match=rf"{number}\.pth does not hold the weights of 'test_resnet': .*Missing key"):
+            load(model, tmp_path / f"{number}.pth")
+    behind = {name: value for name, value in whole.items() if name != "layer4.0.conv1.weight"}  # of which a stage makes no use
+    torch.save(behind, tmp_path / "behind.pth")
+    with pytest.raises(EncoderError, match=r"behind\.pth does not hold .*layer4\.0\.conv1\.weight"):
+        load(model, tmp_path / "behind.pth")
+    for nothing in ({}, {name: value for name, value in whole.items() if name.startswith("fc.")}):
+        torch.save(nothing, tmp_path / "nothing.pth")
+        with pytest.raises(EncoderError, match=r"nothing\.pth does not hold the weights of 'test_resnet': it holds no weights"):
+            load(model, tmp_path / "nothing.pth")
+    torch.save(whole | {"another.weight": torch.zeros(1)}, tmp_path / "more.pth")
+    with pytest.raises(EncoderError, match=r"more\.pth does not hold .*another\.weight"):
+        load(model, tmp_path / "more.pth")
+    with pytest.raises(EncoderError, match=r"none\.pth does not exist"):
+        load(model, tmp_path / "none.pth")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    with pytest.raises(EncoderError, match=r"empty\.safetensors cannot be read as weights"):
+        load(model, tmp_path / "empty.safetensors")
+    for number, damage in enumerate((float("nan"), "a text")):
+        torch.save(
+            whole | {"layer1.0.conv1.weight": torch.full_like(whole["layer1.0.conv1.weight"], damage) if number == 0 else damage},
+            tmp_path / "nan.pth",
+        )
+        with pytest.raises(EncoderError, match=r"nan\.pth is damaged: layer1\.0\.conv1\.weight"):
+            load(model, tmp_path / "nan.pth")
+    torch.save({"model": Harmful(tmp_path / "ran")}, tmp_path / "code.pth")
+    with pytest.raises(EncoderError, match=r"code\.pth cannot be read as weights"):
+        load(model, tmp_path / "code.pth")
+    assert not (tmp_path / "ran").exists()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Harmful:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (self.path,))
 
 
 def test_published_weights_that_cannot_be_had() -> None:
     model = build("test_vit", {}, 64)
     with pytest.raises(EncoderError, match=r"cannot be had .* download them elsewhere"):
         model.encoder.load_pretrained(EncoderConfig(name="test_vit"), model.config.preprocessing)
-    with pytest.raises(EncoderError, match="timm publishes no weights for 'vit_nowhere'"):
+    with pytest.raises(EncoderError, match="timm has no model 'vit_nowhere'"):
         pretrained_preprocessing("vit_nowhere")
+    with pytest.raises(EncoderError, match="timm publishes no weights for 'vit_base_patch16_18x2_224'"):
+        pretrained_preprocessing("vit_base_patch16_18x2_224")
     clip = pretrained_preprocessing("vit_base_patch16_clip_224.openai")
     assert clip["mean"] == pytest.approx((0.48145466, 0.4578275, 0.40821073))
     assert clip["interpolation"] == "bicubic"

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from gits import BOS, EOS, PAD, VOCABULARY, build_git
+from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import GitConfig, GitForCausalLM
+from transformers import CLIPImageProcessor, GitConfig, GitForCausalLM
 
 from model import CaptionModel, CheckpointError, load_model
 
@@ -197,14 +198,83 @@ def test_a_missing_tensor_is_named(broken: Path) -> None:
     [
         ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported"),
         ({"layer_norm_eps": 1e-3}, "layer_norm_eps 0.001 is not supported"),
-        ({"num_attention_heads": 7}, "width 40 is not divisible by heads 7"),
+        ({"num_attention_heads": 7}, "num_attention_heads 7 does not divide the width 40"),
+        ({"num_attention_heads": 0}, "num_attention_heads 0 does not divide"),
+        ({"num_attention_heads": "5"}, "num_attention_heads '5' does not divide"),
         ({"eos_token_id": 900}, "eos_token_id 900 is outside the vocabulary"),
+        ({"eos_token_id": [2, 3]}, r"eos_token_id \[2, 3\] is not supported; GIT has one end token"),
+        ({"eos_token_id": []}, r"eos_token_id \[\] is not supported"),
+        ({"vision_config": [1]}, r"vision_config must be an object, not \[1\]"),
+        ({"vision_config": []}, r"vision_config must be an object, not \[\]"),
+        ({"eos_token_id": [[1]]}, "is of another kind"),
+        ({"hidden_dropout_prob": "x", "attention_probs_dropout_prob": "x"}, "hidden_dropout_prob must be a number, not 'x'"),
     ],
 )
 def test_settings_that_are_not_gits_are_named(broken: Path, changes: dict[str, object], message: str) -> None:
     edit_config(broken, **changes)
     with pytest.raises(CheckpointError, match=message):
         CaptionModel.from_git(broken)
+
+
+def test_one_end_token_may_stand_in_a_list(broken: Path) -> None:
+    edit_config(broken, eos_token_id=[5])
+    assert CaptionModel.from_git(broken).config.eos_token_id == 5
+
+
+def with_processor(directory: Path, **changes: object) -> Path:
+    settings = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).to_dict() | changes
+    (directory / "preprocessor_config.json").write_text(json.dumps({name: value for name, value in settings.items() if value is not None}))
+    return directory
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"do_normalize": False},
+        {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]},
+        {"resample": 2},
+        {"do_center_crop": False, "size": {"height": 32, "width": 32}},
+    ],
+    ids=str,
+)
+def test_settings_of_the_image_processor_are_followed(broken: Path, changes: dict[str, object]) -> None:
+    theirs = CLIPImageProcessor.from_pretrained(with_processor(broken, **changes))
+    image = Image.effect_noise((50, 40), 60).convert("RGB").filter(ImageFilter.GaussianBlur(2))
+    found = CaptionModel.from_git(broken).config.preprocessing(image)
+    expected = theirs(image, return_tensors="pt").pixel_values[0]
+    levels = 3 / 255 / min(theirs.image_std if theirs.do_normalize else [1.0])  # the resizers round apart
+    torch.testing.assert_close(found, expected, atol=levels, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"do_resize": False}, "do_resize False is not supported"),
+        ({"do_normalize": "no"}, "do_normalize 'no' is not supported"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order True is not supported"),
+        ({"rescale_factor": float("nan")}, "rescale_factor nan is not supported"),
+        ({"crop_size": {}}, "crop_size must be a height and a width"),
+        ({"crop_size": [32, 32]}, "is of another kind"),
+        ({"size": {"shortest_edge": [1]}}, "is of another kind"),
+        ({"do_rescale": False}, "do_rescale False is not supported"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor .* is not supported; 1/255 is"),
+        ({"resample": 1}, "resample 1 is not supported"),
+        ({"resample": "bicubic"}, "resample 'bicubic' is not supported"),
+        ({"size": 48}, "asks for images of .*48"),
+        ({"size": "large"}, "size must be an object, not 'large'"),
+        ({"image_mean": 0.5}, "image_mean and image_std must be three numbers each"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "std must be above 0"),
+    ],
+)
+def test_settings_of_the_image_processor_that_cannot_be_followed_are_named(broken: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        CaptionModel.from_git(with_processor(broken, **changes))
+
+
+def test_a_size_of_one_number_is_the_shorter_side(broken: Path) -> None:
+    """As versions of transformers before 4.25 wrote it."""
+    assert CaptionModel.from_git(with_processor(broken, size=32, crop_size=32)).config.preprocessing.crop == "center"
 
 
 def test_a_truncated_file_is_named(broken: Path) -> None:

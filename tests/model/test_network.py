@@ -1,11 +1,14 @@
 """The network against independent computations of the same thing."""
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
 import torch
 from examples import lively, tiny_config
 from torch import nn
 
-from model import CaptionModel
+from model import CaptionModel, load_model, save_model
 from model.cache import KVCache
 from model.decoder import attend, attend_shared
 from model.masks import attention_mask, text_rows
@@ -150,7 +153,8 @@ def test_gradient_checkpointing_changes_only_memory(encoder: str, monkeypatch: p
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_compiled_network_gives_the_same_loss_and_gradients(backend: str) -> None:
     model = lively(CaptionModel(tiny_config())).train()
     expected = gradients(model)
@@ -187,3 +191,56 @@ def test_too_many_text_tokens_is_an_error_that_says_how_many(tiny_model: Caption
     pixels, _ = example(batch=1)
     with pytest.raises(ValueError, match=r"17 text tokens.*16"):
         tiny_model(pixels, torch.full((1, 17), 4))
+
+
+def test_weights_begin_as_gpt_2s_do() -> None:
+    """Normal with 0.02, what ends a residual branch with 0.02 / sqrt(2 layers); biases of zero and norms of one."""
+    torch.manual_seed(1)
+    config = tiny_config(width=64, layers=8, ffn_width=128, tied_output=False)
+    decoder = CaptionModel(config).decoder
+    for name, weight in decoder.named_parameters():
+        if weight.ndim == 2:
+            ends = name.endswith(("attention.output.weight", "ffn.2.weight"))
+            assert float(weight.std()) == pytest.approx(0.02 / (4 if ends else 1), rel=0.15), name
+        elif "norm" in name and name.endswith("weight"):
+            assert weight.eq(1).all(), name
+        else:
+            assert weight.eq(0).all(), name
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_everything_that_is_to_be_dropped_is(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embeddings, attention weights and both branches of every layer, over image and text; the last layer of the image is nobody's input."""
+    import model.decoder
+    import model.dropout
+
+    shapes: list[tuple[int, ...]] = []
+
+    def record(x: torch.Tensor, probability: float) -> torch.Tensor:
+        if probability > 0:
+            assert probability == 0.25
+            shapes.append(tuple(x.shape))
+        return x
+
+    monkeypatch.setattr(model.decoder, "dropout", record)
+    monkeypatch.setattr(model.dropout, "dropout", record)
+    network = CaptionModel(tiny_config(norm=norm, dropout=0.25)).train()
+    pixels, ids = torch.randn(2, 3, 32, 32), torch.randint(3, 20, (2, 6))
+    network(pixels, ids)
+    image, layers, heads, width = network.num_image_tokens, 3, 4, 32
+    expected = Counter({(2, 6, width): 1 + 2 * layers, (2, heads, 6, image + 6): layers, (2, image, width): 2 * (layers - 1)})
+    expected[(2, heads, image, image)] = layers - 1
+    assert Counter(shapes) == expected
+    shapes.clear()
+    hypotheses = network.decoder(ids.repeat(2, 1), network.decoder.prefix(network.encoder(pixels)))  # two texts for each image
+    assert hypotheses.shape == (4, 6, width)
+    assert Counter(shapes)[(4, heads, 6, image + 6)] == layers
+    shapes.clear()
+    network.eval()(pixels, ids)
+    assert shapes == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_are_kept_in_the_precision_they_were_stored_in(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_model(CaptionModel(tiny_config()).to(dtype), tmp_path)
+    assert {parameter.dtype for parameter in load_model(tmp_path).parameters()} == {dtype}

@@ -112,9 +112,22 @@ def test_prompts_longer_than_the_text_encoder_reads(config: GenerateConfig, long
     ],
 )  # fmt: skip
 def test_every_setting_is_compared_when_going_on(config: GenerateConfig, change: dict, name: str) -> None:
-    begin(config, CPU)
+    work = begin(config, CPU)
+    render(config, work.pipeline, work.missing[:1], done=0)
     with pytest.raises(ShardError, match=f"other settings .*{name}: "):
         begin(dataclasses.replace(config, **change), CPU)
+
+
+def test_before_anything_is_made_other_settings_begin_anew(config: GenerateConfig) -> None:
+    work = begin(config, CPU)
+    changed = dataclasses.replace(config, negative_prompt="x", seed=9)
+    writer = ShardWriter(config.out / work.missing[0].split, work.missing[0].number)
+    writer.__enter__()
+    with pytest.raises(ShardError, match="other settings"):
+        begin(changed, CPU)  # somebody is at work by the old ones
+    writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    begin(changed, CPU)
+    assert read_json(config.out / DATASET_FILE)["settings"]["negative_prompt"] == "x"
 
 
 def test_what_made_the_data_is_written_down(config: GenerateConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
 import itertools
+import pickle
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
+from torch.utils.data import DataLoader, Dataset
 
 from diffusion.mini.world import random_scenes
 from tokenizer import PromptTokenizer, TokenizerError
@@ -68,3 +71,52 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(TokenizerError, match=r"broken\.json is not a tokenizer file"):
         PromptTokenizer.load(tmp_path / "broken.json")
+
+
+class _Tokens(Dataset[list[int]]):
+    """What a loading process makes of texts."""
+
+    def __init__(self, tokenizer: PromptTokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> list[int]:
+        return self.tokenizer.encode(("<|end|> a fox", "a<|pad|>")[index])
+
+
+def test_a_spawned_loading_process_reads_typed_special_tokens_as_text() -> None:
+    loader = DataLoader(_Tokens(TOKENIZER), batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    tokens = list(loader)
+    assert tokens == [TOKENIZER.encode("<|end|> a fox"), TOKENIZER.encode("a<|pad|>")]
+    assert not {TOKENIZER.bos_id, TOKENIZER.eos_id, TOKENIZER.pad_id} & {token for some in tokens for token in some}
+    assert pickle.loads(pickle.dumps(TOKENIZER)).pieces == TOKENIZER.pieces
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_pieces_are_the_bytes_and_texts_the_characters(text: str) -> None:
+    tokens = TOKENIZER.encode(text)
+    assert b"".join(TOKENIZER.pieces[token] for token in tokens) == text.encode()
+    texts = TOKENIZER.added(tokens)
+    assert len(texts) == len(tokens)
+    assert "".join(texts) == text
+    assert "\ufffd" not in "".join(texts) or "\ufffd" in text
+
+
+def test_special_tokens_and_half_characters_have_texts_too() -> None:
+    tokens = [*TOKENIZER.encode("猫"), TOKENIZER.eos_id]
+    assert TOKENIZER.added(tokens)[-1] == ""
+    assert "".join(TOKENIZER.added(tokens)) == "猫"
+    assert TOKENIZER.added(tokens[:1])[0] == "\ufffd"  # as decode says it
+
+
+def test_the_pieces_of_a_bert_have_their_spaces() -> None:
+    bert = Tokenizer(
+        models.WordPiece({word: i for i, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "cat", "##s", "on", "!"])}, unk_token="[UNK]")
+    )
+    bert.decoder = decoders.WordPiece()
+    bert.add_special_tokens(["[PAD]", "[CLS]", "[SEP]", "[UNK]"])
+    tokenizer = PromptTokenizer(bert)
+    assert tokenizer.added([4, 5, 6, 7, 4, 3, 2]) == ["cat", "s", " on", "!", " cat", "", ""]
+    assert tokenizer.pieces == [b"", b"", b"", b"", b" cat", b"s", b" on", b" !"]

@@ -8,7 +8,7 @@ import pytest
 
 from data.errors import ShardError
 from data.loading.fit import CurriculumBatches, FittingPairs, WeighedBatches, read_scores, two_hills
-from data.store.columns import write_column
+from data.store.columns import column_origin, write_column
 from data.store.directory import finished_shards, index_shard
 from data.store.pairs import PairDataset
 
@@ -20,8 +20,9 @@ def test_pairs_above_a_fit_and_their_ranking(small_dataset: Path) -> None:
     before = pairs[3].prompt
     for tar in finished_shards(small_dataset / "train"):
         keys = [location.key for location in index_shard(tar)]
-        write_column(tar, "fit", {key: math.sin(int(key)) for key in keys if int(key) != 7})
-        write_column(tar, "other", {})
+        write_column(tar, "fit", {key: math.sin(int(key)) for key in keys if int(key) != 7}, origin="one")
+        write_column(tar, "other", {}, origin="two")
+        assert (column_origin(tar, "fit"), column_origin(tar, "other"), column_origin(tar, "none")) == ("one", "two", None)
     scores = read_scores(pairs, small_dataset / "train", "fit")
     assert pairs[3].prompt == before
     keys = [int(location.key) for location in pairs.locations]
@@ -37,6 +38,15 @@ def test_pairs_above_a_fit_and_their_ranking(small_dataset: Path) -> None:
     assert kept.fingerprint() not in (pairs.fingerprint(), FittingPairs(pairs, scores, chances, 0.4).fingerprint())
     with pytest.raises(ShardError, match="lower --min-fit"):
         FittingPairs(pairs, scores, chances, 2)
+
+
+def test_scores_of_two_models_are_not_mixed(small_dataset: Path) -> None:
+    first, *others = finished_shards(small_dataset / "train")
+    write_column(first, "fit", {}, origin="one")
+    for tar in others:
+        write_column(tar, "fit", {}, origin="another")
+    with pytest.raises(ShardError, match=r"were scored by different models.*python score\.py"):
+        read_scores(PairDataset(small_dataset, "train"), small_dataset / "train", "fit")
 
 
 def test_a_curriculum_begins_with_the_best_and_ends_with_all() -> None:
