@@ -74,7 +74,8 @@ def test_the_quick_product_is_taken_where_it_is_quick(monkeypatch: pytest.Monkey
     slow: list[Tensor] = []
     monkeypatch.setattr(F, "linear", lambda x, weight, bias: slow.append(x) or x @ weight.T)
     with torch.inference_mode():
-        linear(torch.randn(2, 8), torch.randn(6, 8), None)
+        for rows in (1, 2, 200):
+            linear(torch.randn(rows, 8), torch.randn(6, 8), None)
         assert not slow
-        linear(torch.randn(1, 8), torch.randn(6, 8), None)
-        assert len(slow) == 1
+    linear(torch.randn(2, 8), torch.randn(6, 8, requires_grad=True), None)
+    assert len(slow) == 1
