@@ -137,6 +137,7 @@ def test_bans_hold_for_the_words_of_a_bert(tmp_path: Path) -> None:
         assert not allowed(*words), words
     for words in (("a", "##b"), ("c", "d"), ("c", ",", "e"), ("c", "a")):
         assert allowed(*words), words
+    assert banned.held_by("x e, f")  # as the decoder would write it
     git = PromptInverter.from_pretrained(tmp_path)
     for prediction in git.sample(IMAGES, num_samples=3, seed=1, max_new_tokens=9):
         assert "".join(piece for piece, _ in prediction.tokens) == prediction.prompt

@@ -256,6 +256,15 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, stage: int | None) 
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_file_that_lacks_a_part_is_refused_where_timm_is_not_strict(tmp_path: Path) -> None:
+    """As it is with the feature maps of EfficientNets, which have no head."""
+    whole = timm.create_model("test_efficientnet").state_dict()
+    lost = next(name for name in whole if name.startswith("blocks.") and name.endswith("weight"))
+    torch.save({name: value for name, value in whole.items() if name != lost}, tmp_path / "lacking.pth")
+    with pytest.raises(EncoderError, match=rf"lacking\.pth does not hold .*{lost}"):
+        load(build("test_efficientnet", {}, 64, 1), tmp_path / "lacking.pth")
+
+
 class Harmful:
     """Unpickled, it writes a file."""
 
