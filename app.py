@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import tyro
-
-from data.console import begin_command, check_least
-from data.errors import ImageError, MissingExtraError
-from inference import PromptInverter
-from inference.inverter import DEFAULT_CHECKPOINT
-from model import CheckpointError, NotFiniteError
-
-ALTERNATIVES = 2
+from data.console import begin_command, check_least, read_command_line
+from inference import DEFAULT_CHECKPOINT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +40,16 @@ class AppConfig:
         check_least(1, num_beams=self.num_beams, port=self.port)
         if self.port > 65535:
             raise ValueError(f"--port must be 1 to 65535, not {self.port}")
+
+
+if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
+    CONFIG = read_command_line(AppConfig, __doc__)
+
+from data.errors import ImageError, MissingExtraError
+from inference import PromptInverter
+from model import CheckpointError, NotFiniteError
+
+ALTERNATIVES = 2
 
 
 def build_page(inverter: PromptInverter, num_beams: int) -> Any:
@@ -82,7 +86,20 @@ def build_page(inverter: PromptInverter, num_beams: int) -> Any:
     )
 
 
+def check_address(host: str, port: int) -> None:
+    """
+    Raises:
+        OSError: nobody can listen there; before a model is loaded.
+    """
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
+        raise OSError(f"cannot listen at {host}:{port} ({reason}); give another --port, or --host of this machine") from error
+
+
 def main(config: AppConfig) -> None:
+    check_address(config.host, config.port)
     page = build_page(PromptInverter.from_pretrained(config.checkpoint, revision=config.revision), config.num_beams)
     page.launch(server_name=config.host, server_port=config.port)
 
@@ -90,7 +107,7 @@ def main(config: AppConfig) -> None:
 if __name__ == "__main__":
     begin_command()
     try:
-        main(tyro.cli(AppConfig, description=__doc__))
+        main(CONFIG)
     except (CheckpointError, MissingExtraError, OSError, ValueError) as error:
         sys.exit(f"app.py: {error}")
     except KeyboardInterrupt:

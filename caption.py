@@ -18,19 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import tyro
-from PIL import Image
 
-from data.console import begin_command, check_least
-from data.errors import ImageError
-from data.images import read_image
-from inference import Prediction, PromptInverter
-from inference.files import find_images
-from inference.inverter import DEFAULT_CHECKPOINT
-from model import CheckpointError
+from data.console import begin_command, check_least, read_command_line
+from inference import DEFAULT_CHECKPOINT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +71,18 @@ class CaptionConfig:
         check_least(0, top_k=self.top_k, min_new_tokens=self.min_new_tokens)
         if not math.isfinite(self.length_penalty):
             raise ValueError(f"--length-penalty must be a number, not {self.length_penalty}")
+
+
+if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
+    CONFIG = read_command_line(CaptionConfig, __doc__)
+
+from PIL import Image
+
+from data.errors import ImageError
+from data.images import read_image
+from inference import Prediction, PromptInverter
+from inference.files import find_images
+from model import CheckpointError
 
 
 def main(config: CaptionConfig) -> int:
@@ -149,7 +155,7 @@ def _predict(config: CaptionConfig, inverter: PromptInverter, images: list[Image
 if __name__ == "__main__":
     begin_command()
     try:
-        sys.exit(1 if main(tyro.cli(CaptionConfig, description=__doc__)) else 0)
+        sys.exit(1 if main(CONFIG) else 0)
     except BrokenPipeError:
         sys.exit(0)
     except (CheckpointError, OSError, ValueError) as error:

@@ -10,30 +10,16 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import tyro
-from PIL import Image
-from tqdm import tqdm
-
-from data.console import begin_command, check_least
-from data.errors import ImageError, MissingExtraError, PairError, ShardError
-from data.files import write_json
-from data.loading.examples import readable_pairs
-from data.sources.held_out import HeldOutPairs
-from data.sources.opening import open_pairs
-from evaluation.baselines import BaselineError, build_baseline
-from evaluation.metrics import SentenceSimilarity
-from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
-from inference import PromptInverter
-from inference.inverter import DEFAULT_CHECKPOINT
-from model import CheckpointError
+from data.console import begin_command, check_least, read_command_line
+from inference import DEFAULT_CHECKPOINT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +54,36 @@ class EvaluateConfig:
         check_least(1, limit=self.limit, num_beams=self.num_beams, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
 
 
+if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
+    CONFIG = read_command_line(EvaluateConfig, __doc__)
+
+from PIL import Image
+from tqdm import tqdm
+
+from data.errors import ImageError, MissingExtraError, PairError, ShardError
+from data.files import check_writable, write_json
+from data.sources.held_out import HeldOutPairs
+from data.sources.opening import open_splits
+from evaluation.baselines import BaselineError, build_baseline, known_pairs
+from evaluation.metrics import SentenceSimilarity, check_libraries
+from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
+from inference import PromptInverter
+from model import CheckpointError
+
+
 def main(config: EvaluateConfig) -> None:
-    source = open_pairs(config.data, config.split, partial=config.partial)
-    similarity = SentenceSimilarity()
+    splits = open_splits(config.data, partial=config.partial)
+    source = splits[config.split]
+    if config.split in splits.missing:
+        print(splits, file=sys.stderr)
+    for option, path in (("--json", config.json), ("--report", config.report and config.report / "report.md")):
+        if path is not None:
+            try:
+                check_writable(path)
+            except OSError as error:
+                raise OSError(f"{option} {path} cannot be written: {error}") from error
+    check_libraries()
+    similarity = SentenceSimilarity.if_there(lambda said: print(said, file=sys.stderr))
     inverter = PromptInverter.from_pretrained(config.checkpoint, revision=config.revision)
 
     def reprompt(some: Sequence[Image.Image]) -> list[str]:
@@ -82,12 +95,12 @@ def main(config: EvaluateConfig) -> None:
             raise ValueError(f"--baseline {spec} is named twice")
         captioners[spec] = build_baseline(
             spec,
-            training_pairs=lambda: _training_pairs(config),
+            training_pairs=lambda: known_pairs(splits["train"]),
             num_beams=config.num_beams,
             max_new_tokens=config.max_new_tokens,
             device=inverter.model.device,
         ).caption
-    pairs = HeldOutPairs.first(source, config.limit)
+    pairs = HeldOutPairs.of(source, config.limit)
     if pairs.unread:
         print(f"{pairs.unread} of {len(source)} pairs could not be read and are left out", file=sys.stderr)
     if not len(pairs):
@@ -109,15 +122,10 @@ def main(config: EvaluateConfig) -> None:
         print(f"\nreport: {config.report / 'report.md'}, {config.report / 'samples.png'}, {config.report / 'predictions.jsonl'}")
 
 
-def _training_pairs(config: EvaluateConfig) -> Iterator[tuple[Image.Image, str]]:
-    training = open_pairs(config.data, "train", partial=config.partial)
-    return ((pair.image, pair.prompt) for pair in readable_pairs(training, len(training)))
-
-
 if __name__ == "__main__":
     begin_command()
     try:
-        main(tyro.cli(EvaluateConfig, description=__doc__))
+        main(CONFIG)
     except (BaselineError, CheckpointError, ImageError, MissingExtraError, OSError, PairError, ShardError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:

@@ -18,17 +18,20 @@ import signal
 import sys
 from datetime import timedelta
 
-if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import tyro
+from data.console import begin_command, read_command_line
+from synthesis.config import GenerateConfig
+
+if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
+    CONFIG = read_command_line(GenerateConfig, __doc__)
+
 from accelerate import PartialState
 
-from data.console import begin_command
 from data.errors import MissingExtraError
 from data.splits import SPLITS
 from diffusion.pipelines import PipelineError, default_device
-from synthesis.config import GenerateConfig
 from synthesis.prompts import PROMPTS_FILE
 from synthesis.run import Work, begin, count_made, join, make_again, num_pairs, own_share, render, spread
 
@@ -86,7 +89,7 @@ def report(config: GenerateConfig, work: Work) -> bool:
 if __name__ == "__main__":
     begin_command()
     try:
-        sys.exit(0 if main(tyro.cli(GenerateConfig, description=__doc__)) else 1)
+        sys.exit(0 if main(CONFIG) else 1)
     except (MissingExtraError, OSError, PipelineError, ValueError) as error:
         sys.exit(f"generate_data.py: {error}")
     except KeyboardInterrupt:

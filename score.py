@@ -24,37 +24,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import numpy as np
-import tyro
-from PIL import Image
-from tqdm import tqdm
-
-from data.console import begin_command, check_least
-from data.errors import ImageError, MissingExtraError, PairError, ShardError
-from data.loading.fit import FIT_COLUMNS, Hills, Measure, chance_column, two_hills
-from data.splits import SPLITS
-from data.store.columns import column_origin, read_column, write_column
-from data.store.directory import finished_shards, index_shard
-from data.store.pairs import ArchivePairs
-from inference import PromptInverter
-from inference.clip import ClipFit
-from inference.fit import REFERENCES, PromptFit
-from inference.inverter import DEFAULT_CHECKPOINT
-from model import CheckpointError
-
-
-@dataclass(frozen=True)
-class ScoredPair:
-    key: str
-    image: Image.Image
-    prompt: str
-    group: str
-
-
-Fit = Callable[[Sequence[ScoredPair]], list[float]]
+from data.console import begin_command, check_least, read_command_line
+from inference import DEFAULT_CHECKPOINT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +51,36 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         check_least(1, batch_size=self.batch_size)
+
+
+if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
+    CONFIG = read_command_line(ScoreConfig, __doc__)
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data.errors import ImageError, MissingExtraError, PairError, ShardError
+from data.loading.fit import Hills, two_hills
+from data.splits import SPLITS
+from data.store.columns import FIT_COLUMNS, Measure, chance_column, column_origin, read_column, write_column
+from data.store.directory import finished_shards, index_shard
+from data.store.pairs import ArchivePairs
+from inference import PromptInverter
+from inference.clip import ClipFit
+from inference.fit import REFERENCES, PromptFit
+from model import CheckpointError
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    key: str
+    image: Image.Image
+    prompt: str
+    group: str
+
+
+Fit = Callable[[Sequence[ScoredPair]], list[float]]
 
 
 def main(config: ScoreConfig) -> None:
@@ -195,7 +199,7 @@ def _show(data: Path, scores: np.ndarray, hills: Hills | None, measure: Measure)
 if __name__ == "__main__":
     begin_command()
     try:
-        main(tyro.cli(ScoreConfig, description=__doc__))
+        main(CONFIG)
     except (CheckpointError, MissingExtraError, OSError, ValueError) as error:
         sys.exit(f"score.py: {error}")
     except KeyboardInterrupt:

@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from model import CaptionModel  # noqa: E402
 from tokenizer import PromptTokenizer  # noqa: E402
 from training.config import NetworkConfig, mini  # noqa: E402
+from training.starting import model_config  # noqa: E402
 
 CANDIDATES: dict[str, NetworkConfig] = {
     name: dataclasses.replace(mini().model, encoder=encoder, stage=stage, image_size=size, encoder_arguments=arguments)
@@ -54,7 +55,7 @@ class BenchmarkConfig:
 def seconds_per_step(network: NetworkConfig, batch_size: int) -> tuple[float, float]:
     """Median time of a training step on random data, and the parameters in millions."""
     tokenizer = PromptTokenizer.train(["a cat on a beach, rain"] * 3, 700)
-    model = CaptionModel(network.model_config(tokenizer)).to(memory_format=torch.channels_last)
+    model = CaptionModel(model_config(network, tokenizer)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters())
     pixels, ids = torch.randn(batch_size, 3, *model.config.preprocessing.size), torch.randint(3, tokenizer.vocab_size, (batch_size, 20))
     times = []

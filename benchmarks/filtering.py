@@ -27,10 +27,10 @@ import tyro
 from rounds import machine, markdown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.loading.fit import FIT_COLUMNS, two_hills
+from data.loading.fit import two_hills
 from data.splits import SPLITS
 from data.store.archive import read_member
-from data.store.columns import read_column
+from data.store.columns import FIT_COLUMNS, read_column
 from data.store.directory import DATASET_FILE, finished_shards
 from data.store.pairs import PairDataset
 from data.store.writer import ShardWriter

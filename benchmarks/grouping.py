@@ -24,7 +24,8 @@ import tyro
 from rounds import report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.groups.groups import NONE, Groups, Nearness
+from data.groups.groups import Groups
+from data.groups.nearness import NONE, Nearness
 from data.groups.shares import shares
 from synthesis.prompts import read_prompts
 

@@ -26,7 +26,7 @@ from rounds import median_seconds, report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.embeddings import sentence_model_at_hand
-from data.groups.groups import AUTO, Nearness
+from data.groups.nearness import AUTO, Nearness
 from data.importers import FolderImport
 from data.importers import main as import_folder
 from data.imports.listing import folder

@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import train
 from evaluation.metrics import SentenceSimilarity, cider_d
 from evaluation.report import score
-from model import IGNORED_LABEL
 from tokenizer import PromptTokenizer
 from training.config import TrainConfig, mini
 from training.data import Batches, TrainingData
 from training.objective import CaptionLoss
 from training.processes import start_accelerator
 from training.starting import build_network
+from training.validation import ValidationPairs
 
+TEXT_TOKENS = 48  # positions of each network's text
 COLOURS = {"ours": "tab:blue", "git": "tab:orange", "blip": "tab:green"}
 
 
@@ -61,23 +63,24 @@ class LearningConfig:
 
 def build(name: str, config: TrainConfig, tokenizer: PromptTokenizer) -> Any:
     torch.manual_seed(config.seed)
-    ours = build_network(config, tokenizer, pretrained=False)
+    ours = build_network(config, tokenizer, text_tokens=TEXT_TOKENS, pretrained=False)
     return ours if name == "ours" else build_peer(name, ours.config)
 
 
 def seconds_per_step(model: Any, batches: Batches, accelerator: Any) -> float:
     """The median of some updates on real batches, after a few that do not count."""
-    objective, coming, times = CaptionLoss(model).train(), batches.after(0), []
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-6)
-    for _ in range(60):
-        start = time.perf_counter()
-        batch = next(coming).to(accelerator.device, batches.normalise)
-        with accelerator.autocast():
-            loss = objective(batch.images, batch.input_ids, batch.labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        times.append(time.perf_counter() - start)
+    objective, times = CaptionLoss(model).train(), list[float]()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-6, fused=True)
+    with closing(batches.after(0)) as coming:
+        for _ in range(60):
+            start = time.perf_counter()
+            batch = next(coming).to(accelerator.device, batches.normalise)
+            with accelerator.autocast():
+                loss = objective(batch.images, batch.input_ids, batch.labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            times.append(time.perf_counter() - start)
     return sorted(times[10:])[25]
 
 
@@ -90,26 +93,29 @@ def learn(name: str, config: LearningConfig, tokenizer: PromptTokenizer, data: T
         trial = build(name, base, tokenizer)
         step = seconds_per_step(trial, Batches(data, trial, tokenizer, run, accelerator), accelerator)
         steps = max(20, int(60 * config.minutes / step))
-        plan = dataclasses.replace(base, max_steps=steps, evaluate_every=max(1, -(-steps // config.evaluations)))
+        plan = dataclasses.replace(
+            base, max_steps=steps, warmup_steps=min(base.warmup_steps, steps // 10), evaluate_every=max(1, -(-steps // config.evaluations))
+        )
         model = build(name, plan, tokenizer)
         curve: list[dict[str, float]] = []
         clock = {"trained": 0.0, "since": time.perf_counter()}
 
-        def validate(network: Any, tokenizer: Any, examples: Any, accelerator: Any, tracker: Any, step: int) -> dict[str, float]:
+        def validate(network: Any, tokenizer: Any, batches: Batches, accelerator: Any, tracker: Any, step: int) -> dict[str, float]:
             clock["trained"] += time.perf_counter() - clock["since"]
-            texts, pairs, loss = write(network, tokenizer, examples, list(train.readable_pairs(examples.pairs, train.VALIDATION_PAIRS)), accelerator)
-            prompts = [pair.prompt for pair in pairs]
+            texts, loss = write(network, tokenizer, batches, batches.validation, accelerator)
+            prompts = batches.validation.prompts
             values = {"similarity": float(similarity(prompts, texts).mean()), "cider_d": float(cider_d(prompts, texts).mean()), "loss": loss}
             curve.append({"minutes": clock["trained"] / 60, "step": step} | values)
             clock["since"] = time.perf_counter()
             return values
 
         train.fit(plan, accelerator, run, data, model, tokenizer, validate=validate, export=lambda *_: None)
-        examples = Batches(data, model, tokenizer, run, accelerator).validation
-        held_out = data.test(config.test_pairs)
-        pairs = [held_out.source[number] for number in held_out.numbers]
+        batches, held_out = Batches(data, model, tokenizer, run, accelerator), data.test(config.test_pairs)
+        pairs = ValidationPairs.read(
+            data.testing, batches.picture, batches.text, count=config.test_pairs, shown=0
+        )  # the same, as the network takes them
         start = time.perf_counter()
-        texts, _, _ = write(model.eval(), tokenizer, examples, pairs, accelerator)
+        texts, _ = write(model.eval(), tokenizer, batches, pairs, accelerator)
         result = score(
             name,
             held_out,
@@ -130,18 +136,16 @@ def learn(name: str, config: LearningConfig, tokenizer: PromptTokenizer, data: T
 
 
 @torch.no_grad()
-def write(network: Any, tokenizer: Any, examples: Any, pairs: list[Any], accelerator: Any) -> tuple[list[str], list[Any], float]:
+def write(network: Any, tokenizer: Any, batches: Batches, pairs: ValidationPairs, accelerator: Any) -> tuple[list[str], float]:
     """Greedy texts of pairs, and the loss."""
     network.eval()
     texts, total, count = list[str](), 0.0, 0
-    for start in range(0, len(pairs), 64):
-        batch = train.Collate(tokenizer.pad_id, IGNORED_LABEL)([examples.of(pair) for pair in pairs[start : start + 64]])
-        batch = batch.to(accelerator.device, examples.preprocess.normalise)
+    for batch in pairs.batches(batches.collate, accelerator.device, batches.picture.normalise):
         with accelerator.autocast():
             total += float(network.summed_loss(batch.images, batch.input_ids, batch.labels))
             texts += decode(tokenizer, network.search(batch.images, num_beams=1))
         count += batch.num_tokens
-    return texts, pairs, total / count
+    return texts, total / count
 
 
 def main(config: LearningConfig) -> None:

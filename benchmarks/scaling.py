@@ -43,6 +43,7 @@ from tokenizer import PromptTokenizer
 from training.config import PRESETS
 from training.estimate import estimate
 from training.objective import CaptionLoss
+from training.starting import model_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ def train_some(name: str, batch_size: int, config: ScalingConfig) -> dict[str, A
     device = torch.device(config.device)
     tokenizer = PromptTokenizer.train(["a cat on a beach"] * 3, 300)
     preset = PRESETS[name]()
-    shape = dataclasses.replace(preset.model.model_config(tokenizer), vocab_size=preset.model.vocab_size)
+    shape = dataclasses.replace(model_config(preset.model, tokenizer), vocab_size=preset.model.vocab_size)
     needs = estimate(shape, batch_size=batch_size, text_tokens=config.text_tokens, half=True)
     before = _most_taken()
     model = CaptionModel(shape).to(device, memory_format=torch.channels_last)

@@ -25,8 +25,9 @@ from rounds import median_seconds, report
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.store.writer import ShardWriter
 from diffusion.families import usual_sampling
+from diffusion.mini import MINI
 from diffusion.mini.world import random_scenes
-from diffusion.pipelines import MINI, Failure, compile_denoiser, default_device, load_pipeline, synthesize
+from diffusion.pipelines import Failure, compile_denoiser, default_device, load_pipeline, synthesize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,32 +25,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tyro
-from tqdm import tqdm
 
-from data.console import begin_command, check_least
-from data.embeddings import SentenceEncoder
-from data.errors import MissingExtraError, ShardError
-from data.files import read_json
-from data.groups.characters import nearest_by_characters
-from data.groups.groups import AUTO, NONE, Nearness
-from data.groups.pictures import PictureIndex
-from data.groups.sentences import comparing, nearest_by_sentences
-from data.groups.shares import shares
-from data.groups.words import Counted, nearest_by_words
+from data.console import begin_command, check_least, read_command_line
+from data.groups.nearness import AUTO, NONE, Nearness
 from data.splits import SPLITS, Split
-from data.store.directory import DATASET_FILE, check_finished, finished_shards
-
-_BINS = 10
-_AGAINST: dict[Split, tuple[Split, ...]] = {"train": ("test", "val"), "test": ("val",)}  # every pair of splits, the smaller one first
-_COLUMNS = ("key", "prompt", "prompt_group", "status")
-Nearest = Callable[[Sequence[str], Sequence[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +59,30 @@ class AuditConfig:
     def __post_init__(self) -> None:
         check_least(0, threshold=self.threshold, sentence_threshold=self.sentence_threshold, picture_distance=self.picture_distance)
         check_least(0, examples=self.examples)
+
+
+if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
+    CONFIG = read_command_line(AuditConfig, __doc__)
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from data.embeddings import SentenceEncoder
+from data.errors import MissingExtraError, ShardError
+from data.files import read_json
+from data.groups.characters import nearest_by_characters
+from data.groups.pictures import PictureIndex
+from data.groups.sentences import comparing, nearest_by_sentences
+from data.groups.shares import shares
+from data.groups.words import Counted, nearest_by_words
+from data.store.directory import DATASET_FILE, check_finished, finished_shards
+
+_BINS = 10
+_AGAINST: dict[Split, tuple[Split, ...]] = {"train": ("test", "val"), "test": ("val",)}  # every pair of splits, the smaller one first
+_COLUMNS = ("key", "prompt", "prompt_group", "status")
+Nearest = Callable[[Sequence[str], Sequence[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -314,7 +320,7 @@ def _verdict(checks: Sequence[Check], not_checked: Sequence[str]) -> str:
 if __name__ == "__main__":
     begin_command()
     try:
-        sys.exit(0 if main(tyro.cli(AuditConfig, description=__doc__)) else 1)
+        sys.exit(0 if main(CONFIG) else 1)
     except (MissingExtraError, OSError, ValueError) as error:
         print(f"data.audit: {error}", file=sys.stderr)
         sys.exit(2)

@@ -35,6 +35,20 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """To be asked before the work whose outcome is to be written there.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a directory; name a file", str(path))
+    temporary = temporary_name(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.touch()
+    temporary.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")

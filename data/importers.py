@@ -27,31 +27,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import tyro
-from filelock import FileLock, Timeout
-from PIL import Image
-from tqdm import tqdm
 
-from data.console import begin_command, check_least
-from data.errors import ImageError, MissingExtraError, ShardBusyError, ShardError
-from data.files import explained, remove_leftovers, write_json, write_lines
-from data.groups.groups import PICTURE_DISTANCE, Groups, Nearness
-from data.groups.shares import shares
-from data.images import read_image
-from data.imports.examining import Also, Survey, digest_of, examine_original, surveyed_names
-from data.imports.listing import Original, OriginalError, diffusiondb, folder, imagefolder, table, webdataset
-from data.imports.planning import GROUPS_FILE, SURVEY_FILE, ImportPlan, ImportShard, find_groups, plan_import
-from data.imports.pool import Pool, WorkerError, worker_pool
-from data.splits import SPLIT_RULE, SPLITS
-from data.store.directory import DATASET_FILE, LOCK_FILE, begun_settings, check_begun, finished_shards, read_stats
-from data.store.writer import ShardWriter
+from data.console import begin_command, check_least, read_arguments
+from data.groups.nearness import PICTURE_DISTANCE, Nearness
+from data.imports import Also
 from data.text import Step
-
-SKIPPED_FILE = "skipped.jsonl"
-_FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}  # what is kept as it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +132,44 @@ class WebdatasetImport(ImportConfig):
 
     def originals(self) -> Iterator[Original]:
         return webdataset(self.source, prompt_column=self.prompt_column)
+
+
+Imports = (
+    Annotated[FolderImport, tyro.conf.subcommand("folder")]
+    | Annotated[ImagefolderImport, tyro.conf.subcommand("imagefolder")]
+    | Annotated[TableImport, tyro.conf.subcommand("table")]
+    | Annotated[DiffusiondbImport, tyro.conf.subcommand("diffusiondb")]
+    | Annotated[WebdatasetImport, tyro.conf.subcommand("webdataset")]
+)
+
+
+def parse(arguments: Sequence[str]) -> ImportConfig:
+    """The import that a command line asks for."""
+    return tyro.cli(Imports, args=arguments, description=__doc__, prog="python -m data.importers")
+
+
+if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
+    CONFIG = read_arguments(parse)
+
+from filelock import FileLock, Timeout
+from PIL import Image
+from tqdm import tqdm
+
+from data.errors import ImageError, MissingExtraError, ShardBusyError, ShardError
+from data.files import explained, remove_leftovers, write_json, write_lines
+from data.groups.groups import Groups
+from data.groups.shares import shares
+from data.images import read_image
+from data.imports.examining import Survey, digest_of, examine_original, surveyed_names
+from data.imports.listing import Original, OriginalError, diffusiondb, folder, imagefolder, table, webdataset
+from data.imports.planning import GROUPS_FILE, SURVEY_FILE, ImportPlan, ImportShard, find_groups, plan_import
+from data.imports.pool import Pool, WorkerError, worker_pool
+from data.splits import SPLIT_RULE, SPLITS
+from data.store.directory import DATASET_FILE, LOCK_FILE, begun_settings, check_begun, finished_shards, read_stats
+from data.store.writer import ShardWriter
+
+SKIPPED_FILE = "skipped.jsonl"
+_FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}  # what is kept as it is
 
 
 def main(config: ImportConfig) -> None:
@@ -354,24 +376,10 @@ def _report(config: ImportConfig, settings: dict[str, Any], plan: ImportPlan) ->
     print(f"Train on it: python train.py small --data {config.out}")
 
 
-Imports = (
-    Annotated[FolderImport, tyro.conf.subcommand("folder")]
-    | Annotated[ImagefolderImport, tyro.conf.subcommand("imagefolder")]
-    | Annotated[TableImport, tyro.conf.subcommand("table")]
-    | Annotated[DiffusiondbImport, tyro.conf.subcommand("diffusiondb")]
-    | Annotated[WebdatasetImport, tyro.conf.subcommand("webdataset")]
-)
-
-
-def parse(arguments: Sequence[str]) -> ImportConfig:
-    """The import that a command line asks for."""
-    return tyro.cli(Imports, args=arguments, description=__doc__, prog="python -m data.importers")
-
-
 if __name__ == "__main__":
     begin_command()
     try:
-        main(parse(sys.argv[1:]))
+        main(CONFIG)
     except (MissingExtraError, OSError, ShardBusyError, ValueError, WorkerError) as error:
         sys.exit(f"data.importers: {error}")
     except KeyboardInterrupt:

@@ -24,21 +24,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # Ctrl-C while libraries are imported ends the process
+if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import tyro
+
+from data.console import begin_command, check_least, read_command_line
+from data.splits import SPLITS, Split, words_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewConfig:
+    """What to show."""
+
+    directory: tyro.conf.Positional[Path]
+    """A data set directory."""
+    out: Path = Path("preview.html")
+    images: int = 120
+    """Pairs to show, drawn at random."""
+    split: Split | None = None
+    """Show pairs of one split alone."""
+    side: int = 192
+    """Pixels of the longer side of a small copy."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_least(1, images=self.images, side=self.side)
+
+
+if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
+    CONFIG = read_command_line(PreviewConfig, __doc__)
 
 import numpy as np
 import pyarrow.parquet as pq
-import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from data.console import begin_command, check_least
 from data.errors import ImageError, PairError, ShardError
 from data.files import explained, read_json
-from data.loading.fit import FIT_COLUMNS
-from data.splits import SPLITS, Split, words_of
 from data.store.archive import PairLocation
+from data.store.columns import FIT_COLUMNS
 from data.store.directory import DATASET_FILE, finished_shards, index_shard
 from data.store.pairs import ArchivePairs, Pair
 
@@ -62,25 +87,6 @@ td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 0; } img { width: 100%; border-radius: 4px; background: #8883; image-rendering: auto; }
 figcaption { font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere; }
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreviewConfig:
-    """What to show."""
-
-    directory: tyro.conf.Positional[Path]
-    """A data set directory."""
-    out: Path = Path("preview.html")
-    images: int = 120
-    """Pairs to show, drawn at random."""
-    split: Split | None = None
-    """Show pairs of one split alone."""
-    side: int = 192
-    """Pixels of the longer side of a small copy."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_least(1, images=self.images, side=self.side)
 
 
 def main(config: PreviewConfig) -> None:
@@ -214,6 +220,6 @@ def _figure(pair: Pair, side: int, row: Mapping[str, Any]) -> str:
 if __name__ == "__main__":
     begin_command()
     try:
-        main(tyro.cli(PreviewConfig, description=__doc__))
+        main(CONFIG)
     except (OSError, ShardError) as error:
         sys.exit(f"data.preview: {error}")

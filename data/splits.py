@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -20,6 +22,8 @@ SPLIT_NAMES: dict[str, Split] = {
     "testing": "test",
 }  # of directories, columns and data sets that people have divided themselves
 SPLIT_RULE = "sha256(prompt_group) mod 100: below 5 test, below 10 val, else train"
+
+_HELD_OUT_SHARE = 0.05  # of each of val and test
 
 _Ranges = tuple[tuple[int, int], ...]
 _WEIGHT = re.compile(r":\s*\d*\.?\d+\s*(?=[)\]])")
@@ -57,10 +61,69 @@ def words_of(prompt: str) -> frozenset[str]:
     return frozenset(words)
 
 
+def group_of(prompt: str, metadata: Mapping[str, Any]) -> str:
+    """The group that a pair says its prompt belongs to, or else the prompt's own."""
+    said = metadata.get("prompt_group")
+    return said if isinstance(said, str) and said else prompt_group(prompt)
+
+
 def split_of(group: str) -> Split:
     """90 % of the groups are for training, 5 % each for validation and test (`SPLIT_RULE`)."""
-    part = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % 100
+    part = _place(group) % 100
     return "test" if part < 5 else "val" if part < 10 else "train"
+
+
+def _place(group: str) -> int:
+    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big")
+
+
+def divided(groups: Sequence[str], said: Sequence[Split | None], missing: Collection[Split]) -> list[Split]:
+    """The split of each pair of train, out of which the splits `missing` (val, test or both) are carved: the one that the pair says, else the one of
+    its group's hash. A split that stays empty so, with few groups, is given those with the lowest hashes of the largest one: 5 % of them, or one.
+    What pairs say to be val or test is not touched.
+
+    Args:
+        groups, said: of each pair.
+
+    Raises:
+        ValueError: there are not groups enough.
+    """
+    where = [part_of(group, own, missing) for group, own in zip(groups, said, strict=True)]
+    share = max(1, round(_HELD_OUT_SHARE * len(set(groups))))
+    for split in (*missing, "train"):
+        if split in where:
+            continue
+        free: dict[Split, set[str]] = {part: set() for part in SPLITS}
+        for group, own, part in zip(groups, said, where, strict=True):
+            if own not in ("val", "test"):
+                free[part].add(group)
+        largest = max(SPLITS, key=lambda part: len(free[part]))
+        able = sorted(free[largest], key=_place)
+        if len(able) == 1:
+            wanted = " and ".join(("train", *missing))
+            raise ValueError(f"{len(set(groups))} different prompts are too few for {wanted}: each wants one of its own")
+        moved = set(able[: min(share, len(able) - 1)]) if able else set()
+        where = [
+            split if part == largest and group in moved and own not in ("val", "test") else part
+            for group, own, part in zip(groups, said, where, strict=True)
+        ]
+    return where
+
+
+def part_of(group: str, said: Split | None, missing: Collection[Split]) -> Split:
+    """Where a pair of train belongs, of which the splits `missing` are carved out: to what it says itself, or else to what its group's hash says."""
+    wanted = said if said is not None else split_of(group)
+    return wanted if wanted in missing else "train"
+
+
+def declared_split(name: Any) -> Split | None:
+    """The split that a directory's name, or a value in a column `split`, means; None for others."""
+    return SPLIT_NAMES.get(name.casefold()) if isinstance(name, str) else None
+
+
+def split_in_path(path: str) -> Split | None:
+    """What the directories of a relative path declare, the outermost first."""
+    return next((split for part in PurePosixPath(path).parts[:-1] if (split := declared_split(part)) is not None), None)
 
 
 class _Kinds(dict[int, str]):

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from diffusion.mini import MINI
+
 # models distilled to few steps, most of them without classifier-free guidance, by the names that their makers gave them on the Hub
 _DISTILLED = {"schnell": (4, 0.0), "lightning": (4, 0.0), "hyper": (8, 0.0), "turbo": (4, 0.0), "lcm": (8, 1.0), "distill": (8, 0.0)}
 _LCM, _FEW = (8, 1.0), (4, 0.0)
@@ -21,7 +23,7 @@ _EMBEDDED = (12, 4.0)  # 20 steps gave pictures that look the same
 def usual_sampling(pipeline: Any, name: str) -> tuple[int, float]:
     """(steps, guidance scale): of a distilled model as its own config shows it, or its name on the Hub, else as its class says. Where a directory
     lies says nothing of what is in it."""
-    if name == "mini":
+    if name == MINI:
         return _EMBEDDED
     if (found := _distilled(pipeline)) is not None:
         return found

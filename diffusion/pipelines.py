@@ -19,14 +19,12 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from diffusion.families import usual_dtype
+from diffusion.mini import MINI, MINI_DIRECTORY
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-MINI = "mini"
 INDEX_FILE = "model_index.json"
-MINI_DIRECTORY = Path(__file__).resolve().parents[1] / "assets" / "mini-diffusion"
-
 
 # short names that people know, beside the class names of diffusers
 SCHEDULERS = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data.sources.chosen import PairSource
+from data.sources.held_out import spread_pairs
+
 HUB_IDS = {"blip": "Salesforce/blip-image-captioning-base", "git": "microsoft/git-base-coco"}
+KNOWN_PAIRS = 20_000  # training pairs that nearest and constant know, from all over the data
 NAMES = ("constant", "nearest", *HUB_IDS)
 
 
@@ -23,6 +28,11 @@ class Captioner(Protocol):
     """Anything that writes a text for each image."""
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]: ...
+
+
+def known_pairs(training: PairSource) -> Iterator[tuple[Image.Image, str]]:
+    """What `nearest` and `constant` know."""
+    return islice(((pair.image, pair.prompt) for _, pair in spread_pairs(training) if pair is not None), KNOWN_PAIRS)
 
 
 class Constant:

@@ -9,19 +9,31 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.embeddings import SentenceEncoder
+from data.embeddings import SentenceEncoder, SentenceModelError
 from data.errors import MissingExtraError
 
 Scores = NDArray[np.float64]
+_LIBRARIES = ("pycocoevalcap", "rouge_score", "sacrebleu", "scipy")
 
 # scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana and Han
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _MARKS = "".join(chr(code) for code in range(0x300, 0x1E00) if unicodedata.category(chr(code)).startswith("M"))  # vowel signs, accents
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|[{_MARKS}])*|[^\w\s]")
+
+
+def check_libraries() -> None:
+    """
+    Raises:
+        MissingExtraError: a comparison needs a library that is not installed; before anything was computed for it.
+    """
+    lacking = [name for name in _LIBRARIES if find_spec(name) is None]
+    if lacking:
+        raise MissingExtraError(f"a comparison needs the extra 'eval' (there is no {', '.join(lacking)}): pip install -e '.[eval]'")
 
 
 def words(text: str) -> list[str]:
@@ -107,6 +119,15 @@ class SentenceSimilarity:
             MissingExtraError: sentence-transformers is not installed.
         """
         self.encode = encode or SentenceEncoder(device="cpu")
+
+    @classmethod
+    def if_there(cls, tell: Callable[[str], None]) -> SentenceSimilarity | None:
+        """None where the model cannot be had, which `tell` is told: the other metrics do without."""
+        try:
+            return cls()
+        except (MissingExtraError, SentenceModelError) as error:
+            tell(f"similarity is left out: {error}")
+            return None
 
     def __call__(self, prompts: Sequence[str], predictions: Sequence[str]) -> Scores:
         texts = sorted({*prompts, *predictions})

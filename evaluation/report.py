@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from data.files import write_lines, write_text
 from data.sources.held_out import HeldOutPairs
 from diffusion.contact_sheet import contact_sheet
 from diffusion.mini.world import read_slots
@@ -47,11 +47,11 @@ def timed_captions(
     return texts, len(pairs) / max(seconds, 1e-9)
 
 
-def score(name: str, pairs: HeldOutPairs, predictions: Sequence[str], images_per_second: float, *, similarity: Similarity) -> Result:
-    """Judge `predictions` by every metric; per-slot accuracy where the pairs know their slots."""
+def score(name: str, pairs: HeldOutPairs, predictions: Sequence[str], images_per_second: float, *, similarity: Similarity | None) -> Result:
+    """Judge `predictions` by every metric; per-slot accuracy where the pairs know their slots. Without a sentence model there is no similarity."""
     prompts = pairs.prompts
-    per_pair = {
-        "similarity": similarity(prompts, predictions),
+    per_pair = {} if similarity is None else {"similarity": similarity(prompts, predictions)}
+    per_pair |= {
         "cider_d": metrics.cider_d(prompts, predictions),
         "rouge_l": metrics.rouge_l(prompts, predictions),
         "token_f1": metrics.token_f1(prompts, predictions),
@@ -95,11 +95,12 @@ def markdown_table(results: Sequence[Result]) -> str:
 def write_report(directory: Path, results: Sequence[Result], pairs: HeldOutPairs, *, heading: str) -> None:
     """`report.md`, `predictions.jsonl` (every pair, every captioner) and `samples.png` (a contact sheet of the first pairs)."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "report.md").write_text(f"{heading}\n\n{markdown_table(results)}\n", encoding="utf-8")
-    with open(directory / "predictions.jsonl", "w", encoding="utf-8") as file:
-        for i, (key, prompt) in enumerate(zip(pairs.keys, pairs.prompts, strict=True)):
-            row = {"key": key, "prompt": prompt} | {result.name: result.predictions[i] for result in results}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text(directory / "report.md", f"{heading}\n\n{markdown_table(results)}\n")
+    rows = enumerate(zip(pairs.keys, pairs.prompts, strict=True))
+    write_lines(
+        directory / "predictions.jsonl",
+        ({"key": key, "prompt": prompt} | {result.name: result.predictions[i] for result in results} for i, (key, prompt) in rows),
+    )
     images = pairs.images(0, 32)
     captions = [f"true: {pairs.prompts[i]} / {results[0].name}: {results[0].predictions[i]}" for i in range(len(images))]
     contact_sheet(images, captions, columns=8, cell=192, lines=7).save(directory / "samples.png")

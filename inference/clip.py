@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from data.errors import MissingExtraError
 from data.images import to_rgb
+from inference.fingerprint import add_weights
 
 
 class ClipError(ValueError):
@@ -67,9 +68,7 @@ class ClipFit:
     def fingerprint(self) -> str:
         """By which the model is known again."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        add_weights(digest, self.model)
         return digest.hexdigest()[:16]
 
 

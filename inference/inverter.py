@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from inference import DEFAULT_CHECKPOINT
 from inference.banned import BannedWords
+from inference.fingerprint import add_weights
 from inference.pictures import Picture, as_picture
 from model import CaptionModel, CheckpointError, Hypothesis, find_checkpoint, load_model, save_model
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
-
-DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[1] / "assets" / "mini-inverter"
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,7 @@ class PromptInverter:
         """By which the network, its tokenizer and its preprocessing are known again."""
         digest = hashlib.sha256(json.dumps(dataclasses.asdict(self.model.config), sort_keys=True, default=str).encode())
         digest.update(self.tokenizer.fingerprint().encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        add_weights(digest, self.model)
         return digest.hexdigest()[:16]
 
     def save_pretrained(self, path: str | Path, *, card: str | None = None) -> None:

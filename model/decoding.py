@@ -216,7 +216,7 @@ def sample(
 
     `smoothing` is the label smoothing that the network was trained with, which is taken off; `temperature` flattens (above 1) or sharpens the
     distribution, `top_k` keeps the likeliest k tokens (0: all), `top_p` the fewest likeliest tokens that together have that probability (nucleus
-    sampling, arXiv 1904.09751); in this order. `chances` (images * num_samples, max_new_tokens), from 0 up to 1, decide what is drawn.
+    sampling, arXiv 1904.09751); in this order. `chances` (images * num_samples, max_new_tokens), float64 from 0 up to 1, decide what is drawn.
     The state must hold one row per image at first; it grows to `num_samples` rows after the first step, and finished texts leave it.
     """
     texts: list[list[tuple[int, float]]] = [[] for _ in range(images * num_samples)]
@@ -285,8 +285,9 @@ def restrict(log_probs: Tensor, top_k: int, top_p: float) -> Tensor:
 def draw(log_probs: Tensor, chances: Tensor) -> Tensor:
     """(N, V) log-probabilities, not necessarily normalised, and (N,) chances from 0 up to 1 -> (N, 1), a token of each row: where its cumulative sum
     of probabilities passes the chance. One random number a row is much quicker than `torch.multinomial`, which draws one for each token."""
-    sums = log_probs.double().softmax(-1).cumsum(-1)
-    return torch.searchsorted(sums, (1 - chances[:, None]) * sums[:, -1:])  # above 0: never an impossible token
+    sums = log_probs.to(chances.device).double().softmax(-1).cumsum(-1)
+    found = torch.searchsorted(sums, (1 - chances[:, None]) * sums[:, -1:])  # above 0: never an impossible token
+    return found.to(log_probs.device)
 
 
 def _hypothesis(text: Sequence[tuple[int, float]]) -> Hypothesis:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from model.config import EncoderConfig
 from model.linear import Linear
 from model.preprocessing import Preprocessing
+from model.unused import drop_unused
 
 _CLASSES = 1000  # of a classifier, whose weights an encoder does not need
 
@@ -29,7 +30,8 @@ class ImageEncoder(nn.Module):
 
     A transformer hands over all its tokens (class token and patches, as GIT does); a model with feature maps one of them, flattened row by
     row, with a learned position embedding added, since convolutions do not say where they are. Linear + LayerNorm projects to the
-    decoder's width. Of several images each has a learned embedding added before the projection, as GIT's video frames do.
+    decoder's width. Of several images each has a learned embedding added before the projection, as GIT's video frames do. Parts of the timm model
+    that this does not need are dropped.
     """
 
     def __init__(self, config: EncoderConfig, preprocessing: Preprocessing, width: int) -> None:
@@ -39,14 +41,10 @@ class ImageEncoder(nn.Module):
         Linear.take_over(self.backbone)
         self.takes_stage = config.stage is not None
         self._attentions: list[Any] = [module for module in self.backbone.modules() if getattr(module, "fused_attn", False)]
-        with torch.no_grad():
-            was_training = self.backbone.training
-            self.backbone.eval()
-            try:
-                output = self._run(torch.zeros(1, 3, height, breadth))
-            except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
-                raise EncoderError(f"timm model {config.name!r} does not take images of {height} x {breadth}: {error}") from error
-            self.backbone.train(was_training)
+        try:
+            output = drop_unused(self.backbone, self._run, torch.zeros(1, 3, height, breadth))
+        except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+            raise EncoderError(f"timm model {config.name!r} does not take images of {height} x {breadth}: {error}") from error
         if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise EncoderError(f"timm model {config.name!r} gives features of shape {shape}, neither a row of tokens nor a feature map")
@@ -59,8 +57,8 @@ class ImageEncoder(nn.Module):
         self.projection = nn.Sequential(Linear(feature_width, width), nn.LayerNorm(width, eps=1e-5))
         self._frozen: list[nn.Module] = []
 
-    def _run(self, pixel_values: Tensor) -> Any:
-        return self.backbone(pixel_values)[0] if self.takes_stage else self.backbone.forward_features(pixel_values)
+    def _run(self, backbone: Any, pixel_values: Tensor) -> Any:
+        return backbone(pixel_values)[0] if self.takes_stage else backbone.forward_features(pixel_values)
 
     def _tokens(self, output: Tensor) -> Tensor:
         if not self.gives_map:
@@ -92,8 +90,8 @@ class ImageEncoder(nn.Module):
         if not torch.compiler.is_compiling():  # which fuses for itself
             self._choose_attention(pixel_values)
         if not frames:
-            return self._tokens(self._run(pixel_values))
-        features = self._tokens(self._run(rearrange(pixel_values, "b f c h w -> (b f) c h w")))
+            return self._tokens(self._run(self.backbone, pixel_values))
+        features = self._tokens(self._run(self.backbone, rearrange(pixel_values, "b f c h w -> (b f) c h w")))
         return rearrange(features, "(b f) p k -> b f p k", f=frames)
 
     def project(self, features: Tensor) -> Tensor:
@@ -114,7 +112,8 @@ class ImageEncoder(nn.Module):
             pretrained_preprocessing(config.name)
         weights = None if file is None else _read_file(file)
         try:
-            self.backbone.load_state_dict(_create(config, preprocessing.size, {"pretrained": True} | _source(config, weights)).state_dict())
+            whole = _create(config, preprocessing.size, {"pretrained": True} | _source(config, weights)).state_dict()
+            self.backbone.load_state_dict({name: whole[name] for name in self.backbone.state_dict()})
             if weights is not None and config.stage is not None:  # of which timm leaves out what does not fit
                 _create(dataclasses.replace(config, stage=None), preprocessing.size, {"pretrained": True} | _source(config, weights))
         except EncoderError as error:

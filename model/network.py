@@ -24,6 +24,7 @@ from model.cache import KVCache, PrefixCache
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.decoding import Hypothesis, NotFiniteError, TextRules, Tokens, beam_search, greedy_search, sample
+from model.empty import build_empty, own_copies
 from model.encoder import ImageEncoder
 from model.files import CONFIG_FILE, CheckpointError, check_checkpoint, find_checkpoint, read_json, read_preprocessor, read_weights
 from model.git import convert_git
@@ -74,20 +75,23 @@ class CaptionModel(nn.Module):
         Raises:
             CheckpointError: a tensor is missing, left over or of another shape than `config` says.
         """
+        dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
+        dtype = dtypes.pop() if len(dtypes) == 1 else None
+        empty = build_empty(lambda: cls(config))
         try:
-            model = cls(config)
+            model = empty if empty is not None else cls(config)
+            own = own_copies(weights, model, dtype) if empty is not None else weights
         except (ValueError, MemoryError, RuntimeError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"{origin}: no network can be built as its {CONFIG_FILE} says: {first}") from error
         try:
-            model.load_state_dict(weights)
+            model.load_state_dict(own, assign=empty is not None)
         except RuntimeError as error:  # lists every tensor that does not fit
             first, *more = [line.strip() for line in str(error).splitlines()[1:]]
             others = f" And {len(more)} more." if more else ""
             raise CheckpointError(f"{origin} does not fit its {CONFIG_FILE}: {first}{others}") from error
-        dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
-        if len(dtypes) == 1:
-            model.to(dtypes.pop())
+        if dtype is not None:
+            model.to(dtype)
         return model.eval()
 
     @property
@@ -116,7 +120,7 @@ class CaptionModel(nn.Module):
     def loss(self, pixel_values: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy over the labels that are not -100, with label smoothing. `labels` (B, T) are already shifted.
 
-        Label smoothing is 0.1 in training (GIT, section 3.2) and none in evaluation. Logits are computed only where there is a label.
+        Label smoothing is 0.1 in training (GIT, section 3.2) and none in evaluation.
         """
         return self.summed_loss(pixel_values, input_ids, labels) / (labels != IGNORED_LABEL).sum().clamp(min=1)
 
@@ -127,10 +131,10 @@ class CaptionModel(nn.Module):
     def summed_loss_on(self, image_tokens: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
         """As `summed_loss`, where the encoder has done its part: (B, P, K) image tokens."""
         hidden = self.decoder(input_ids, self.decoder.prefix(image_tokens))
-        labelled = labels != IGNORED_LABEL
-        logits = self.decoder.logits(hidden[labelled])
+        # of padding too: which positions have a label is not known without waiting for the device, and compiles to no one graph
+        logits = self.decoder.logits(hidden.flatten(0, 1)).float()
         smoothing = self.config.label_smoothing if self.training else 0.0
-        return F.cross_entropy(logits.float(), labels[labelled], label_smoothing=smoothing, reduction="sum")
+        return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED_LABEL, label_smoothing=smoothing, reduction="sum")
 
     @torch.no_grad()
     def log_likelihood_on(self, prefix: PrefixCache, input_ids: Tensor, labels: Tensor) -> Tensor:
@@ -267,7 +271,7 @@ class CaptionModel(nn.Module):
             top_k=top_k,
             top_p=top_p,
             smoothing=self.config.label_smoothing,
-            chances=_chances(generator, len(pixel_values), num_samples, rules.max_new_tokens).to(pixel_values.device),
+            chances=_chances(generator, len(pixel_values), num_samples, rules.max_new_tokens).to(_with_float64(pixel_values.device)),
         )
 
     def _rules(
@@ -336,6 +340,11 @@ def _check_whole(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
             raise ValueError(f"{name} must be a whole number, not {number!r}")
+
+
+def _with_float64(device: torch.device) -> torch.device:
+    """Apple's GPUs have none."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def _chances(generator: torch.Generator | Sequence[torch.Generator] | None, images: int, samples: int, steps: int) -> Tensor:

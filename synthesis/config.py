@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 import tyro
 
 from data.console import check_least
-from data.groups.groups import Nearness
+from data.groups.nearness import Nearness
 from data.store.writer import Format
-from diffusion.pipelines import MINI
-from synthesis.long_prompts import LongPrompts
+from diffusion.mini import MINI
 
 DEFAULT_IMAGES = 7000
+LongPrompts = Literal["keep", "cut", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from data.text import cleaned
 from diffusion.reading import PromptReader
+from synthesis.config import LongPrompts
 
-LongPrompts = Literal["keep", "cut", "skip"]
 TOO_LONG = "longer than the text encoder reads"  # the kind of what is skipped
 
 

@@ -19,16 +19,17 @@ from tqdm import tqdm
 
 from data.errors import PairError, ShardBusyError, ShardError
 from data.files import read_json, remove_leftovers, write_json
-from data.groups.groups import Groups, Nearness
+from data.groups.groups import Groups
+from data.groups.nearness import Nearness
 from data.groups.shares import Shares, shares
 from data.splits import SPLIT_RULE, SPLITS, Split
 from data.store.directory import DATASET_FILE, LOCK_FILE, begun_settings, check_begun, nothing_made, read_stats
 from data.store.pairs import find_pair
 from data.store.writer import ShardWriter
 from diffusion.families import usual_sampling
+from diffusion.mini import MINI
 from diffusion.mini.world import random_scenes
 from diffusion.pipelines import (
-    MINI,
     Failure,
     MemoryLimit,
     PipelineError,

@@ -23,9 +23,9 @@ def command(script: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Pop
     line = [sys.executable, str(ROOT / script), *map(str, arguments)]
     # a test run in the background has Ctrl-C ignored, and its children would inherit that
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=os.environ | _ENVIRONMENT, preexec_fn=listen
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # a session of its own, whose processes can be signalled together
+    return subprocess.Popen(line, **pipes, text=True, cwd=cwd, env=os.environ | _ENVIRONMENT, preexec_fn=listen, start_new_session=True)
 
 
 def run(script: str, *arguments: object, cwd: Path = ROOT, fails: bool = False) -> tuple[str, str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from commands import TINY, run
+from commands import ROOT, TINY, run
 from examples import lively, tiny_config, write_dataset
 
 from diffusion.mini.world import random_scenes
@@ -77,3 +79,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     data = write_dataset(directory / "data", 150)
     out, _ = run("train.py", "mini", "--data", data, "--out", directory / "run", "--max-steps", "12", *TINY)
     return data, directory / "run", out
+
+
+@pytest.fixture
+def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Training inside the test's process, which spares it the imports; with the comparison at the end where a test asks for it."""
+    import train
+
+    monkeypatch.chdir(ROOT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def train_here(*arguments: object, compare: bool = False) -> None:
+        with monkeypatch.context() as patch:
+            if not compare:
+                patch.setattr(train, "_compare", lambda *_: {})
+            train.main(train.parse(list(map(str, arguments))))
+
+    yield train_here
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

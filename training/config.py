@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from contextlib import suppress
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data.loading.fit import Measure
-from model import EncoderConfig, EncoderError, ModelConfig, Preprocessing, pretrained_preprocessing
-from tokenizer import PromptTokenizer
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from data.files import write_text
+from data.store.columns import Measure
 
 
 class ConfigError(ValueError):
@@ -22,7 +19,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """The network to train. What depends on the tokenizer is filled in by `model_config`."""
+    """The network to train. What depends on the tokenizer is filled in by `training.starting.model_config`."""
 
     encoder: str = "vit_tiny_patch16_224"
     """Any timm model by name."""
@@ -33,7 +30,8 @@ class NetworkConfig:
     classifier may be left over. Images are normalised as timm's published weights of this name expect, unless --model.mean and --model.std say
     otherwise."""
     stage: int | None = None
-    """The feature map the encoder hands over, counted from 0, where it has several; none: what its last layer gives."""
+    """The feature map the encoder hands over, counted from 0, where it has several; none: what its last layer gives. A preset's belongs to the
+    preset's encoder: with another --model.encoder it is none."""
     encoder_arguments: tuple[str, ...] = ()
     """Further arguments of timm.create_model, as NAME=VALUE: sizes and kinds of layers."""
     image_size: int | tuple[int, int] = 224
@@ -51,52 +49,15 @@ class NetworkConfig:
     heads: int = 6
     ffn_width: int = 1536
     dropout: float = 0.1
-    max_text_tokens: int = 96
+    max_text_tokens: int | None = None
+    """Tokens of a prompt that the network reads and writes, the end counted; longer ones are cut. None: as many as the longest training prompt has,
+    512 at most."""
     vocab_size: int = 8192
     """The most tokens the tokenizer may learn."""
 
     @property
     def timm_arguments(self) -> dict[str, Any]:
         return dict(map(_argument, self.encoder_arguments))
-
-    def model_config(self, tokenizer: PromptTokenizer, *, label_smoothing: float = 0.1) -> ModelConfig:
-        """
-        Raises:
-            ConfigError: numbers that no network has, or that do not fit together.
-        """
-        try:
-            return self._model_config(tokenizer, label_smoothing)
-        except EncoderError:
-            raise
-        except ValueError as error:
-            raise ConfigError(f"--model: {error}") from error
-
-    def _model_config(self, tokenizer: PromptTokenizer, label_smoothing: float) -> ModelConfig:
-        return ModelConfig(
-            encoder=EncoderConfig(name=self.encoder, stage=self.stage, arguments=self.timm_arguments),
-            preprocessing=self._preprocessing(),
-            label_smoothing=label_smoothing,
-            vocab_size=tokenizer.vocab_size,
-            bos_token_id=tokenizer.bos_id,
-            eos_token_id=tokenizer.eos_id,
-            pad_token_id=tokenizer.pad_id,
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
-            ffn_width=self.ffn_width,
-            dropout=self.dropout,
-            max_text_tokens=self.max_text_tokens,
-        )
-
-    def _preprocessing(self) -> Preprocessing:
-        seen: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        if self.pretrained_encoder:
-            seen = pretrained_preprocessing(self.encoder)
-        elif self.encoder_file is not None:
-            with suppress(EncoderError):  # a name without published weights
-                seen = pretrained_preprocessing(self.encoder)
-        given = {"mean": self.mean, "std": self.std, "interpolation": self.interpolation}
-        return Preprocessing(image_size=self.image_size, crop=self.crop, **seen | {name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +72,7 @@ class TrainConfig:
     the Hub. All but the first keep their own train, val and test; what is missing of them is taken out of train by a hash of the prompt's words."""
     stream: bool = False
     """Read --data as it comes instead of by number: tars at URLs (https://, s3://, whatever fsspec opens) or a Hub data set too large for this
-    machine. Validation and test take the first pairs of their share."""
+    machine. Validation and test are a few hundred pairs from all over their share."""
     partial: bool = False
     """Train on what is there of a data set directory that is not finished."""
     image_column: str | None = None
@@ -158,7 +119,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     ema_decay: float = 0.0
-    """Evaluate and export a running mean of the weights that keeps this share of itself at every update (0.999 say); 0 for none."""
+    """Evaluate and export a running mean of the weights that keeps this share of itself at every update (0.999 say), and less of itself at the
+    beginning; 0 for none."""
     evaluate_every: int = 500
     """Steps between two evaluations on the validation split."""
     save_every: int = 250
@@ -168,7 +130,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     compile: bool = False
-    """Compile the network with torch.compile: a wait at the beginning, faster steps after it. Needs a C++ compiler on a CPU."""
+    """Compile the network with torch.compile: a wait of a minute or two at the beginning, faster steps after it on a GPU. Needs a C++ compiler."""
     workers: int = 1
     """Processes that read and decode images, per training process."""
     final_pairs: int = 1000
@@ -178,6 +140,9 @@ class TrainConfig:
     """Go on with the run in --out from its last checkpoint."""
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{name} must be a number, not {value}")
         for name in ("max_steps", "batch_size", "accumulate", "evaluate_every", "save_every", "keep_checkpoints", "final_pairs"):
             if not getattr(self, name) >= 1:
                 raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
@@ -190,6 +155,11 @@ class TrainConfig:
         for name, most in (("frozen_encoder", 1.0), ("ema_decay", 0.99999), ("label_smoothing", 0.99)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be between 0 and {most}, not {getattr(self, name)}")
+        if self.warmup_steps > self.max_steps:
+            raise ConfigError(
+                f"warmup_steps {self.warmup_steps} is more than max_steps {self.max_steps}: the learning rate would never reach its peak. "
+                f"Add --warmup-steps {self.max_steps // 10}"
+            )
         if self.stream and self.chooses_by_fit:
             raise ConfigError("min_fit, weigh and curriculum choose among numbered pairs; leave them or stream out")
         if self.weigh and self.curriculum:
@@ -211,7 +181,7 @@ class TrainConfig:
         return self.batch_size * self.accumulate * processes
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
@@ -274,10 +244,10 @@ _ENCODERS = {
     "base":  ("vit_base_patch16_clip_224", True,                 None,    224),
 }
 _DECODERS = {
-    "":      ("width", "layers", "heads", "ffn_width", "dropout", "max_text_tokens", "vocab_size"),
-    "mini":  (192,     4,        4,       768,         0.0,       48,                2048),
-    "small": (384,     6,        6,       1536,        0.1,       96,                8192),
-    "base":  (768,     6,        12,      3072,        0.1,       128,               30_000),
+    "":      ("width", "layers", "heads", "ffn_width", "dropout", "vocab_size"),
+    "mini":  (192,     4,        4,       768,         0.0,       2048),
+    "small": (384,     6,        6,       1536,        0.1,       8192),
+    "base":  (768,     6,        12,      3072,        0.1,       30_000),
 }
 _RUNS = {
     "":      ("data",           "max_steps", "batch_size", "learning_rate", "encoder_rate", "warmup_steps", "ema_decay"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,33 @@ from torch.utils.data import DataLoader, Sampler
 
 from data.errors import ShardError
 from data.loading.augmentation import RandomCrop
-from data.loading.examples import Batch, Collate, Examples, TextFormat, readable_pairs
-from data.loading.fit import FIT_COLUMNS, CurriculumBatches, FittingPairs, WeighedBatches, chance_column, read_scores
+from data.loading.examples import Batch, Collate, Examples, TextFormat
+from data.loading.fit import CurriculumBatches, FittingPairs, WeighedBatches, read_scores
 from data.loading.order import Place, ShuffledBatches
-from data.loading.stream import Position, StreamedExamples, StreamLoader, StreamState, held_out, training_prompts
-from data.sources.chosen import ListedPairs, PairSource, prompts
-from data.sources.held_out import HeldOutPairs
-from data.sources.opening import open_pairs
-from data.sources.streams import Shards, open_stream
+from data.loading.stream import Position, StreamedExamples, StreamLoader, StreamState, held_out, spread
+from data.loading.workers import batches_of, ignore_signals
+from data.sources.chosen import ChosenPairs, PairSource, prompts
+from data.sources.chosen import spread as spread_numbers
+from data.sources.declared import about_carving
+from data.sources.held_out import HeldOutPairs, spread_pairs
+from data.sources.opening import open_splits
+from data.sources.streams import CarvedShards, Shards, open_stream
 from data.splits import Split
-from data.store.pairs import Pair, PairDataset
+from data.store.columns import FIT_COLUMNS, chance_column
+from data.store.pairs import PairDataset
 from model import IGNORED_LABEL, CaptionModel
 from tokenizer import PromptTokenizer
 from training.config import TrainConfig
 from training.features import FeatureExamples, compute_features
 from training.processes import Gathered
+from training.run_directory import FEATURES
+from training.validation import ValidationPairs
 
+VALIDATION_PAIRS = 256
+PANEL_PAIRS = 16
 STREAMED_PROMPTS = 20_000  # read before training for the tokenizer
 STREAMED_HELD_OUT = 256
+MEASURED_PROMPTS = 100_000  # for how long prompts are
 
 
 class TrainingData:
@@ -40,52 +49,71 @@ class TrainingData:
     def __init__(self, config: TrainConfig) -> None:
         """
         Raises:
-            ShardError: no data set, or nothing in it.
+            ShardError: no data set, nothing in it, or nothing in one of its splits.
         """
         self.config = config
         self.shards: Shards | None = None
         if config.stream:
-            self.shards = open_stream(config.data, image_name=config.image_column, prompt_name=config.prompt_column)
-            self.validation: PairSource = ListedPairs(held_out(self.shards, "val", STREAMED_HELD_OUT))
+            self.shards = self._stream("train")
+            self.validation: PairSource = held_out(self._stream("val"), STREAMED_HELD_OUT, "val")
+            held_out(self._stream("test"), 1, "test")
+            self.about_splits = about_carving(self.shards.missing, config.data) if isinstance(self.shards, CarvedShards) else ""
         else:
-            self.training, self.validation = self._open("train"), self._open("val")
+            splits = open_splits(config.data, image_name=config.image_column, prompt_name=config.prompt_column, partial=config.partial)
+            self.training, self.validation, self.testing = splits["train"], splits["val"], splits["test"]
+            self.about_splits = str(splits)
+            if not any(pair is not None for _, pair in spread_pairs(self.testing)):  # which would be missed at the end
+                raise ShardError(f"of {len(self.testing)} test pairs of {config.data} none can be read; python -m data.preview shows the data")
             if config.chooses_by_fit:
                 self.training = self._fitting(self.training)
 
-    def _open(self, split: Split) -> PairSource:
+    def _stream(self, split: Split) -> Shards:
         config = self.config
-        return open_pairs(config.data, split, image_name=config.image_column, prompt_name=config.prompt_column, partial=config.partial)
+        return open_stream(config.data, split, image_name=config.image_column, prompt_name=config.prompt_column, partial=config.partial)
 
     def _fitting(self, pairs: PairSource) -> FittingPairs:
-        if not isinstance(pairs, PairDataset):
+        whole = pairs.pairs if isinstance(pairs, ChosenPairs) else pairs  # val or test may come out of train
+        if not isinstance(whole, PairDataset):
             raise ShardError(
                 f"{self.config.data} is not a data set directory of ours, which alone has scores; import it with: python -m data.importers"
             )
         least = self.config.min_fit if self.config.min_fit is not None else -math.inf
         directory, measure = Path(self.config.data) / "train", self.config.fit_measure
-        scores, chances = (read_scores(pairs, directory, column) for column in (FIT_COLUMNS[measure], chance_column(measure)))
+        scores, chances = (read_scores(whole, directory, column) for column in (FIT_COLUMNS[measure], chance_column(measure)))
+        if isinstance(pairs, ChosenPairs):
+            scores, chances = ([values[index] for index in pairs.indices] for values in (scores, chances))
         return FittingPairs(pairs, scores, chances, least)
 
     def __str__(self) -> str:
-        return f"a stream of {len(self.shards)} shards" if self.shards is not None else f"{len(self.training)} training pairs"
+        pairs = f"a stream of {len(self.shards)} shards" if self.shards is not None else f"{len(self.training)} training pairs"
+        return f"{pairs} ({self.about_splits})" if self.about_splits else pairs
 
     def fingerprints(self) -> dict[str, str]:
         training = self.shards.fingerprint() if self.shards is not None else self.training.fingerprint()
         return {"training": training, "validation": self.validation.fingerprint()}
 
     def prompts(self) -> Iterator[str]:
-        """Training prompts for the tokenizer: all, or the first of a stream."""
-        return training_prompts(self.shards, STREAMED_PROMPTS) if self.shards is not None else prompts(self.training)
+        """Training prompts for the tokenizer: all, or some of a stream."""
+        if self.shards is None:
+            return prompts(self.training)
+        return (raw.text or "" for raw in islice(spread(self.shards, STREAMED_PROMPTS), STREAMED_PROMPTS))
 
-    def known(self, count: int) -> Iterator[Pair]:
-        """The first training pairs."""
-        return iter(held_out(self.shards, "train", STREAMED_HELD_OUT)) if self.shards is not None else readable_pairs(self.training, count)
+    def some_prompts(self, count: int) -> Iterator[str]:
+        """Training prompts from all over the data."""
+        if self.shards is not None:
+            return islice(self.prompts(), count)
+        return prompts(ChosenPairs(self.training, spread_numbers(self.training)[:count]))
+
+    @property
+    def known(self) -> PairSource:
+        """Training pairs by number; some of a stream."""
+        return held_out(self.shards, STREAMED_HELD_OUT, "train") if self.shards is not None else self.training
 
     def test(self, count: int) -> HeldOutPairs:
-        """The first test pairs that can be read."""
+        """Test pairs that can be read, from all over the split."""
         if self.shards is not None:
-            return HeldOutPairs.first(ListedPairs(held_out(self.shards, "test", min(count, STREAMED_HELD_OUT))), count)
-        return HeldOutPairs.first(self._open("test"), count)
+            return HeldOutPairs.of(held_out(self._stream("test"), min(count, STREAMED_HELD_OUT), "test"), count)
+        return HeldOutPairs.of(self.testing, count)
 
 
 class Batches:
@@ -98,10 +126,12 @@ class Batches:
         text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
         augment = RandomCrop(preprocess.size, preprocess.interpolation) if config.augment else None
         self.collate = Collate(tokenizer.pad_id, IGNORED_LABEL)
-        self.validation = Examples(data.validation, preprocess, text)
+        self.encoder, self.run = model.encoder, run
+        self.picture, self.text = preprocess, text
+        self.validation = ValidationPairs.read(data.validation, preprocess, text, count=VALIDATION_PAIRS, shown=PANEL_PAIRS)
         self.normalise: Callable[[Tensor], Tensor] = _as_they_are if config.reuse_features else preprocess.normalise
         self.states: dict[str, Any] = {}
-        self.options = {"num_workers": config.workers, "pin_memory": accelerator.device.type == "cuda", "worker_init_fn": _ignore_ctrl_c}
+        self.options = {"num_workers": config.workers, "pin_memory": accelerator.device.type == "cuda", "worker_init_fn": ignore_signals}
         rank, world_size = accelerator.process_index, accelerator.num_processes
         self.stream: StreamLoader | None = None
         if data.shards is not None:
@@ -111,17 +141,23 @@ class Batches:
             self.states["stream"] = Gathered(self.stream, accelerator)
             return
         self.count, self.training = len(data.training), data.training
-        self.examples: Examples | FeatureExamples = Examples(data.training, preprocess, text, augment=augment, seed=config.seed)
-        if config.reuse_features:
-            stem, bfloat16 = run / "features", config.precision == "bf16"
-            with accelerator.main_process_first():
-                compute_features(stem, model.encoder, self.examples, accelerator.device, bfloat16=bfloat16, workers=config.workers)
-            self.examples = FeatureExamples(stem)
+        self.examples = Examples(data.training, preprocess, text, augment=augment, seed=config.seed)
 
     def after(self, steps: int) -> Iterator[Batch]:
-        """The batches that come after so many updates."""
+        """The batches that come after so many updates. To be called when the weights are those of the run: of a frozen encoder the features of all
+        images are computed here, once.
+
+        Raises:
+            ImageError, PairError, ShardError: too much cannot be read.
+        """
         if self.stream is not None:  # whose state was loaded
             return iter(self.stream)
+        examples: Examples | FeatureExamples = self.examples
+        if self.config.reuse_features:
+            bfloat16, device = self.config.precision == "bf16", self.accelerator.device
+            with self.accelerator.main_process_first():
+                compute_features(self.run / FEATURES, self.encoder, self.examples, device, bfloat16=bfloat16, workers=self.config.workers)
+            examples = FeatureExamples(self.run / FEATURES)
         options = {"seed": self.config.seed, "start_step": steps * self.config.accumulate}
         options |= {"rank": self.accelerator.process_index, "world_size": self.accelerator.num_processes}
         order: Sampler[list[Place]] = ShuffledBatches(self.count, self.config.batch_size, **options)
@@ -130,14 +166,8 @@ class Batches:
             order = CurriculumBatches(self.training.ranking, self.config.batch_size, ramp_steps=ramp, **options)
         elif self.config.weigh and isinstance(self.training, FittingPairs):
             order = WeighedBatches(self.training.chances, self.config.batch_size, **options)
-        loader: Iterable[Batch] = DataLoader(self.examples, batch_sampler=order, collate_fn=self.collate, **self.options)
-        return iter(loader)
+        return batches_of(DataLoader(examples, batch_sampler=order, collate_fn=self.collate, **self.options))
 
 
 def _as_they_are(features: Tensor) -> Tensor:
     return features
-
-
-def _ignore_ctrl_c(worker: int) -> None:
-    """Ctrl-C reaches the workers too; the main process decides when they end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

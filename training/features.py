@@ -67,6 +67,7 @@ def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, devi
             skipped += [dict(example.skipped) for example in batch]
         if rows is not None:
             rows.flush()
+            del rows  # Windows renames nothing that is open
         os.replace(temporary, stem.with_suffix(".npy"))
     finally:
         temporary.unlink(missing_ok=True)

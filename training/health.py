@@ -17,6 +17,26 @@ class TrainingError(RuntimeError):
     """A run that had to stop; says why and what to do."""
 
 
+class NormStatistics:
+    """The running means and variances of batch normalisation, which a forward pass changes, whatever becomes of its update."""
+
+    def __init__(self, model: nn.Module) -> None:
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
+        self._now = [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
+        self._kept = [buffer.clone() for buffer in self._now]
+
+    def keep(self) -> None:
+        """Before an update's forward passes."""
+        for kept, now in zip(self._kept, self._now, strict=True):
+            kept.copy_(now)
+
+    def restore(self) -> None:
+        """With an update that is lost: one batch that is no number would leave them so for good, while the training loss, which does not use them,
+        looks as ever."""
+        for kept, now in zip(self._kept, self._now, strict=True):
+            now.copy_(kept)
+
+
 def check_update(model: nn.Module, progress: Progress, loss: Tensor, norm: float, learning_rate: float, precision: str) -> bool:
     """Whether an update can be made: its gradients are finite. One that cannot is counted and passed over.
 

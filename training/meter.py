@@ -51,11 +51,12 @@ class Meter:
 
     def read(self, progress: Progress) -> dict[str, float]:
         """The means since the last reading, for the log; what was seen and skipped is added to `progress`."""
-        mine = torch.tensor([float(self._loss), self._tokens, self._images], device=self.accelerator.device, dtype=torch.float64)
-        loss, tokens, images = self.accelerator.reduce(mine).tolist()
+        mine = [(float(self._loss), self._tokens, self._images, dict(self._skipped))]
+        loss = tokens = images = 0.0
+        for part in gather_object(mine):  # as objects: counts are exact so, and not every device has 64-bit numbers
+            loss, tokens, images = loss + part[0], tokens + part[1], images + part[2]
+            progress.skipped = dict(Counter(progress.skipped) + Counter(part[3]))
         elapsed = time.perf_counter() - self._since
-        for skipped in gather_object([dict(self._skipped)]):
-            progress.skipped = dict(Counter(progress.skipped) + Counter(skipped))
         progress.seen += int(images)
         values = {
             "train/loss": loss / max(1, self._updates) / self.accelerator.num_processes,

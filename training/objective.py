@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from data.loading.examples import Batch
 from model import CaptionModel
 
 
@@ -22,3 +24,9 @@ class CaptionLoss(nn.Module):
         if self.from_features:
             return self.model.summed_loss_on(self.model.encoder.project(images), input_ids, labels)
         return self.model.summed_loss(images, input_ids, labels)
+
+
+def any_text_length(batch: Batch) -> None:
+    """For torch.compile: how long the texts are differs from batch to batch, and nothing else does."""
+    for tensor in (batch.input_ids, batch.labels):
+        torch._dynamo.mark_dynamic(tensor, 1)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+_LEARNT_INPUT = re.compile("pos|token|embedding")  # in a parameter's own name, where timm's models and ours have such
+
 
 def build_optimizer(encoder: nn.Module, decoder: nn.Module, *, learning_rate: float, encoder_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """Four groups: encoder and decoder, each with and without weight decay.
 
-    Biases, norms and embeddings of positions (all that is not a matrix or a kernel) are not decayed. The encoder learns at
-    `encoder_rate` times the decoder's rate.
+    Biases, norms (all that is not a matrix or a kernel), tokens that are learnt (class, registers) and embeddings of tokens, positions and frames are
+    not decayed. The encoder learns at `encoder_rate` times the decoder's rate.
     """
     groups = []
     for name, module, rate in (("encoder", encoder, learning_rate * encoder_rate), ("decoder", decoder, learning_rate)):
         decayed, others = _by_decay(module)
         groups.append({"params": decayed, "lr": rate, "weight_decay": weight_decay, "name": f"{name}/decayed"})
         groups.append({"params": others, "lr": rate, "weight_decay": 0.0, "name": f"{name}/others"})
-    return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.98), eps=1e-6)
+    return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.98), eps=1e-6, fused=True)
 
 
 def _by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -30,7 +33,7 @@ def _by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        matrix = parameter.squeeze().ndim >= 2 and id(parameter) not in embeddings and "pos" not in name.rsplit(".", 1)[-1]
+        matrix = parameter.squeeze().ndim >= 2 and id(parameter) not in embeddings and not _LEARNT_INPUT.search(name.rsplit(".", 1)[-1])
         (decayed if matrix else others).append(parameter)
     return decayed, others
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, cast
 
 import accelerate
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
-from torch import nn
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model import CaptionModel
 from model.decoder import Block
@@ -29,30 +29,23 @@ def start_accelerator(precision: str) -> Accelerator:
     cpu = not torch.accelerator.is_available()  # said outright: under torchrun on CPUs, Accelerate would not join the processes
     if precision == "fp16" and cpu:
         raise ConfigError("precision fp16 needs a GPU; use bf16 or fp32")
-    return Accelerator(mixed_precision=_MIXED_PRECISION[precision], cpu=cpu)
+    # the others wait while the first one makes data, learns a tokenizer, computes features or writes the report
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    return Accelerator(mixed_precision=_MIXED_PRECISION[precision], cpu=cpu, kwargs_handlers=[patience])
 
 
-def running_mean(model: CaptionModel, decay: float, accelerator: Accelerator) -> AveragedModel:
-    """An exponential moving average of the weights (buffers are copied).
-
-    Raises:
-        ConfigError: the weights are sharded.
-    """
-    if accelerator.distributed_type == DistributedType.FSDP:
-        raise ConfigError("ema_decay needs whole weights on every process; leave it out under FSDP, or launch without FSDP")
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+def is_sharded(accelerator: Accelerator) -> bool:
+    return bool(accelerator.distributed_type == DistributedType.FSDP)
 
 
 def whole_network(model: CaptionModel, accelerator: Accelerator) -> CaptionModel | None:
     """The network to evaluate and export, on the main process; None on others, all of which must call this."""
-    if accelerator.distributed_type != DistributedType.FSDP:
+    if not is_sharded(accelerator):
         return model if accelerator.is_main_process else None
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if not accelerator.is_main_process:
         return None
-    network = CaptionModel(model.config)
-    network.load_state_dict(weights)
-    return network.to(accelerator.device)
+    return CaptionModel.from_weights(model.config, cast(dict[str, Tensor], weights), "the gathered weights").to(accelerator.device)
 
 
 def agree(value: bool) -> bool:

@@ -7,7 +7,6 @@ A checkpoint is written beside and renamed, so that what has its name is whole.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import sys
@@ -26,18 +25,16 @@ from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
-    set_model_state_dict,
     set_state_dict,
 )
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-WEIGHTS_FILE, LOOP_FILE, AVERAGE_FILE, BEGUN_FILE = "model.safetensors", "loop.pt", "average.safetensors", "begun.json"
+from training.run_directory import RunStateError, checkpoint_path, checkpoints
+from training.running_mean import RunningMean
+
+WEIGHTS_FILE, LOOP_FILE, AVERAGE_FILE = "model.safetensors", "loop.pt", "average.safetensors"
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
-class RunStateError(RuntimeError):
-    """A run that cannot be saved or resumed; says what to do."""
 
 
 class FullDiskError(RunStateError):
@@ -76,7 +73,7 @@ class RunState:
     optimizer: torch.optim.Optimizer
     schedule: LRScheduler
     progress: Progress = field(default_factory=Progress)
-    average: nn.Module | None = None
+    average: RunningMean | None = None
     others: dict[str, Stateful] = field(default_factory=dict)
 
     def save(self, run: Path, *, keep: int, write: bool = True) -> None:
@@ -86,7 +83,7 @@ class RunState:
             FullDiskError: earlier checkpoints are untouched.
         """
         weights = get_model_state_dict(self.module, options=_WHOLE)
-        average = None if self.average is None else get_model_state_dict(self.average, options=_WHOLE)
+        average = None if self.average is None else self.average.state_dict()
         optimizer = get_optimizer_state_dict(self.module, self.optimizer, options=_WHOLE)
         others = {name: other.state_dict() for name, other in self.others.items()}
         if not write:
@@ -103,9 +100,9 @@ class RunState:
         }
         if average is not None:
             files[AVERAGE_FILE] = lambda path: safetensors.torch.save_file(_separate(average), path)
-        _write(run / "checkpoints" / f"step-{self.progress.step:06d}", files)
+        _write(checkpoint_path(run, self.progress.step), files)
         for old in checkpoints(run)[:-keep]:
-            if old.name != f"step-{self.progress.best_step:06d}":
+            if old != checkpoint_path(run, self.progress.best_step):
                 shutil.rmtree(old, ignore_errors=True)
 
     def load(self, run: Path) -> None:
@@ -128,7 +125,7 @@ class RunState:
             for name, other in self.others.items():
                 other.load_state_dict(loop["others"][name])
             if self.average is not None and average is not None:
-                set_model_state_dict(self.average, average, options=whole)
+                self.average.load_state_dict(average)
             self.progress = Progress(**loop["progress"])
             return
         raise RunStateError(f"{run} holds no checkpoint to resume from; leave out --resume to begin anew")
@@ -147,7 +144,7 @@ def _write(final: Path, files: dict[str, Callable[[Path], None]]) -> None:
         temporary.mkdir(parents=True)
         for name, write in files.items():
             write(temporary / name)
-            with open(temporary / name, "rb") as file:
+            with open(temporary / name, "rb+") as file:  # Windows flushes only what may be written
                 os.fsync(file.fileno())  # a machine may vanish as well as a process
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
@@ -182,37 +179,3 @@ def _for_want_of_space(error: Exception, path: Path) -> bool:
 
 def _is_full(path: Path) -> bool:
     return shutil.disk_usage(path).free < 1 << 20
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """All whole checkpoints, oldest first."""
-    return sorted(path for path in (run / "checkpoints").glob("step-*") if not path.name.endswith(".tmp"))
-
-
-def begin(run: Path, about: dict[str, Any]) -> None:
-    """Remember what a run was begun with: its data, network, tokenizer, pairs per update."""
-    temporary = run / f"{BEGUN_FILE}.tmp"
-    temporary.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, run / BEGUN_FILE)
-
-
-def check_begun(run: Path, about: dict[str, Any]) -> None:
-    """
-    Raises:
-        RunStateError: the run was begun with something else; lists all that differs.
-    """
-    try:
-        before = json.loads((run / BEGUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise RunStateError(f"{run / BEGUN_FILE} cannot be read ({error}): {run} was not begun by this version, or is damaged") from error
-    now = json.loads(json.dumps(about))
-    if differing := differences(before, now):
-        raise RunStateError(f"{run} was begun with something else: {'; '.join(differing)}. Give the same again, or another --name")
-
-
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """What differs between two structures of dictionaries: "name.of.it: one there, other now"."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted(before.keys() | now.keys())
-        return [line for key in keys for line in differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)]
-    return [] if before == now else [f"{name}: {before} there, {now} now"]

@@ -8,19 +8,19 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 
 from data.errors import ImageError
 from data.groups.pictures import picture_hash
 from data.images import decoded_rgb, opened_image
+from data.imports import Also
 from data.imports.listing import Original, OriginalError, problem_kind
 from data.metadata.tools import ImageMetadata, MetadataError, NotOnePictureError, read_image_metadata, read_sidecar
 from data.splits import Split
 from data.text import Step, cleaned, normalise
 
-Also = Literal["grids", "graphs"]
 _ALSO: dict[str, Also] = {"grid of pictures": "grids", "picture of a node graph": "graphs"}
 
 

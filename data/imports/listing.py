@@ -25,7 +25,7 @@ from data.metadata.tools import MetadataError, diffusiondb_metadata, read_sideca
 from data.rows import Malformed, open_table
 from data.sources.folders import METADATA_FILES, SIDECARS, listed_files, read_sidecar_text, sidecar_of
 from data.sources.tars import expand
-from data.splits import SPLIT_NAMES, Split
+from data.splits import Split, declared_split
 from data.store.archive import LARGEST, index_archive, metadata_in, prompt_in, read_member
 from data.text import PROMPT_NAMES, cleaned, decoded
 
@@ -156,8 +156,7 @@ def imagefolder(directory: Path, *, prompt_column: str | None = None) -> Iterato
                 continue
             part = one.name if not one.file.exists() and one.name in inside else None
             file = inside[one.name] if part is not None else one.file
-            named = str(one.row.get("split", "")).casefold()
-            found = Original(unique, file, part, one.prompt, one.row, split=SPLIT_NAMES.get(named))
+            found = Original(unique, file, part, one.prompt, one.row, split=one.split)
             yield found if found.split is not None else _with_split(found, directory)
 
 
@@ -290,7 +289,7 @@ def webdataset(source: str, *, prompt_column: str | None = None) -> Iterator[Ori
 def _with_split(original: Original, directory: Path, file: Path | None = None) -> Original:
     """In the split that the first directory below `directory` names, where these are a training split and others."""
     first = (file or original.file).relative_to(directory).parts[0] if (file or original.file).is_relative_to(directory) else ""
-    split = SPLIT_NAMES.get(first.casefold())
+    split = declared_split(first)
     return replace(original, split=split) if split is not None and (file or original.file) != directory / first else original
 
 

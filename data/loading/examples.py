@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -18,22 +17,10 @@ from torch.utils.data import Dataset
 from data.errors import ImageError, PairError
 from data.loading.augmentation import RandomCrop
 from data.loading.order import Place
-from data.store.pairs import Pair
+from data.sources.chosen import PairSource
 
 _TRIES = 100  # unreadable pairs in a row before giving up
 _CHARACTERS_PER_TOKEN = 64  # of a longer prompt the end is cut before it is tokenised, which takes time
-
-
-class Pairs(Protocol):
-    """A map-style source of pairs, of which image and prompt can be had alone."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Pair: ...
-
-    def image(self, index: int) -> Image.Image: ...
-
-    def prompt(self, index: int) -> str: ...
 
 
 class PictureFormat(Protocol):
@@ -42,19 +29,6 @@ class PictureFormat(Protocol):
     def pixels(self, image: Image.Image) -> Tensor: ...
 
     def normalise(self, pixels: Tensor) -> Tensor: ...
-
-
-def readable_pairs(pairs: Pairs, count: int) -> Iterator[Pair]:
-    """The first `count` pairs that can be read and have a prompt."""
-    found = 0
-    for index in range(len(pairs)):
-        if found == count:
-            return
-        with suppress(ImageError, PairError):
-            pair = pairs[index]
-            if pair.prompt.strip():
-                yield pair
-                found += 1
 
 
 @dataclass(frozen=True)
@@ -86,7 +60,7 @@ class Examples(Dataset[Example]):
     """The pairs at given places, augmented (or not) by a random number generator of each place's own: what a place holds depends on nothing
     else, neither on the worker or process that reads it nor on an interruption."""
 
-    def __init__(self, pairs: Pairs, preprocess: PictureFormat, text: TextFormat, *, augment: RandomCrop | None = None, seed: int = 0) -> None:
+    def __init__(self, pairs: PairSource, preprocess: PictureFormat, text: TextFormat, *, augment: RandomCrop | None = None, seed: int = 0) -> None:
         self.pairs = pairs
         self.preprocess = preprocess
         self.text = text
@@ -123,10 +97,6 @@ class Examples(Dataset[Example]):
                 if not skipped:  # those that were meant to stand in for it have places of their own, where they count
                     skipped[error.kind] += 1
         raise PairError(f"{_TRIES} pairs in a row could not be read; the last: {last}", last.kind)
-
-    def of(self, pair: Pair) -> Example:
-        """A pair that was read already, not augmented."""
-        return Example(self.preprocess.pixels(pair.image), self.text(pair.prompt))
 
     def _pixels(self, image: Image.Image, place: Place) -> Tensor:
         if self.augment is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +18,13 @@ from torch.utils.data import Sampler
 
 from data.errors import MissingExtraError, ShardError
 from data.loading.order import Place
-from data.sources.chosen import ChosenPairs
-from data.store.columns import column_origin, read_column
+from data.sources.chosen import ChosenPairs, PairSource
+from data.store.columns import FIT_COLUMNS, column_origin, read_column
 from data.store.directory import finished_shards
 from data.store.pairs import PairDataset
 
-Measure = Literal["likelihood", "clip"]
-FIT_COLUMNS: dict[Measure, str] = {"likelihood": "fit", "clip": "clip_fit"}  # of the shards' parquet files
 _FIRST_SHARE = 0.5  # of the pairs, at the beginning of a curriculum
 _FEWEST = 20  # scores that two hills can be told from
-
-
-def chance_column(measure: Measure) -> str:
-    """The column that says how likely a pair fits."""
-    return f"{FIT_COLUMNS[measure]}_chance"
 
 
 @dataclass(frozen=True)
@@ -103,7 +96,7 @@ class FittingPairs(ChosenPairs):
     """The pairs of a split whose fit is at least `least`; those without a score are left out. `ranking` has their numbers, the best fit first;
     `chances` how likely each fits."""
 
-    def __init__(self, pairs: PairDataset, scores: Sequence[float | None], chances: Sequence[float | None], least: float) -> None:
+    def __init__(self, pairs: PairSource, scores: Sequence[float | None], chances: Sequence[float | None], least: float) -> None:
         kept = [(score, index) for index, score in enumerate(scores) if score is not None and score >= least]
         if not kept:
             raise ShardError(f"no pair has a fit of {least} or more; give a lower --min-fit")

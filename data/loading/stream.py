@@ -3,12 +3,14 @@ that a run goes on exactly where it stopped."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -16,12 +18,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from data.errors import ImageError, PairError, ShardError
 from data.loading.augmentation import RandomCrop
 from data.loading.examples import Batch, Collate, Example, PictureFormat, TextFormat
-from data.sources.streams import RawPair, Shards
-from data.splits import Split, prompt_group, split_of
-from data.store.pairs import Pair
+from data.loading.workers import batches_of
+from data.sources.streams import RawPair, Shards, StoredPairs
+from data.splits import Split
 
 BLOCK = 2000  # pairs that are shuffled together, held as they are on disk
 BLOCK_BYTES = 256 << 20  # and no more bytes of them than that
+_SPREAD = 16  # shards that a few pairs are taken from
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,6 @@ class StreamedExamples(IterableDataset[Example]):
                     try:
                         if isinstance(raw, PairError):
                             raise raw
-                        if raw.text is not None and split_of(prompt_group(raw.text)) != "train":
-                            continue
                         pair = raw.read()
                     except (ImageError, PairError) as error:
                         skipped[error.kind] += 1
@@ -143,7 +144,7 @@ class StreamLoader:
         Raises:
             ShardError: the stream has too few readable pairs for a batch.
         """
-        for batch in DataLoader(self.examples, **self.options):
+        for batch in batches_of(DataLoader(self.examples, **self.options)):
             part, position = batch.after
             state = self.examples.state
             positions = (*state.positions[:part], position, *state.positions[part + 1 :])
@@ -158,34 +159,45 @@ class StreamLoader:
         self.examples.state = StreamState(tuple(Position(**position) for position in state["positions"]), state["batches"])
 
 
-def training_prompts(shards: Shards, number: int) -> Iterator[str]:
-    """The first prompts of the training split."""
-    found = 0
-    for shard in range(len(shards)):
-        with suppress(PairError):
-            for raw in shards.read(shard):
-                if isinstance(raw, RawPair) and raw.text is not None and split_of(prompt_group(raw.text)) == "train":
-                    yield raw.text
-                    found += 1
-                if found == number:
-                    return
+def spread(shards: Shards, number: int) -> Iterator[RawPair]:
+    """The pairs that have a prompt, so that the first `number` of them come from all over the shards: in the order of a hash of the shards' numbers
+    so many of each, then what else there is of those that have more."""
+    order = sorted(range(len(shards)), key=lambda shard: hashlib.blake2b(str(shard).encode(), digest_size=8).digest())
+    share = math.ceil(number / max(1, min(len(shards), _SPREAD)))
+    rest: list[int] = []
+    for shard in order:
+        for place, raw in enumerate(_with_prompt(shards, shard)):
+            if place == share:
+                rest.append(shard)
+                break
+            yield raw
+    for shard in rest:
+        yield from islice(_with_prompt(shards, shard), share, None)
 
 
-def held_out(shards: Shards, split: Split, number: int) -> list[Pair]:
-    """The first readable pairs of a split, in the order they are stored in.
+def _with_prompt(shards: Shards, shard: int) -> Iterator[RawPair]:
+    with suppress(PairError):  # what could be read before it counts
+        for raw in shards.read(shard):
+            if isinstance(raw, RawPair) and raw.text:
+                yield raw
+
+
+def held_out(shards: Shards, number: int, split: Split) -> StoredPairs:
+    """Some readable pairs of a split, from all over it.
 
     Raises:
         ShardError: there is none.
     """
-    found: list[Pair] = []
-    for shard in range(len(shards)):
-        with suppress(PairError):
-            for raw in shards.read(shard):
-                if isinstance(raw, RawPair) and raw.text is not None and split_of(prompt_group(raw.text)) == split:
-                    with suppress(ImageError, PairError):
-                        found.append(raw.read())
-                if len(found) == number:
-                    return found
+    found: list[RawPair] = []
+    for raw in spread(shards, number):
+        if len(found) == number:
+            break
+        with suppress(ImageError, PairError):
+            raw.read()
+            found.append(raw)
     if not found:
-        raise ShardError(f"no pair of the stream falls into the {split} split (5 % of the prompts do into each of val and test); use more")
-    return found
+        raise ShardError(
+            f"no pair of the stream falls into the {split} split. Use more pairs, or leave out --stream: then small data is divided so that every "
+            "split gets some"
+        )
+    return StoredPairs(found)

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 from torch.utils.data import Dataset
@@ -27,6 +27,12 @@ class PairSource(Protocol):
     def image(self, index: int) -> Image.Image: ...
 
     def prompt(self, index: int) -> str: ...
+
+    def key(self, index: int) -> str:
+        """Its name, the same wherever the pairs lie."""
+        ...
+
+    def metadata(self, index: int) -> dict[str, Any]: ...
 
     def fingerprint(self) -> str: ...
 
@@ -49,6 +55,12 @@ class ListedPairs(Dataset[Pair]):
 
     def prompt(self, index: int) -> str:
         return self.pairs[index].prompt
+
+    def key(self, index: int) -> str:
+        return self.pairs[index].key
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        return self.pairs[index].metadata
 
     def fingerprint(self) -> str:
         lines = (f"{pair.key} {pair.prompt} {pair.image.size}" for pair in self.pairs)
@@ -75,8 +87,15 @@ class ChosenPairs(Dataset[Pair]):
     def prompt(self, index: int) -> str:
         return self.pairs.prompt(self.indices[index])
 
+    def key(self, index: int) -> str:
+        return self.pairs.key(self.indices[index])
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        return self.pairs.metadata(self.indices[index])
+
     def fingerprint(self) -> str:
-        return self.pairs.fingerprint()
+        chosen = ",".join(map(str, self.indices))
+        return hashlib.sha256(f"{self.pairs.fingerprint()} {chosen}".encode()).hexdigest()[:16]
 
 
 def prompts(pairs: PairSource) -> Iterator[str]:
@@ -84,3 +103,13 @@ def prompts(pairs: PairSource) -> Iterator[str]:
     for index in range(len(pairs)):
         with suppress(PairError):
             yield pairs.prompt(index)
+
+
+def spread(pairs: PairSource) -> list[int]:
+    """The numbers of all pairs in the order of a hash of their keys, so that the first of them come from everywhere: folders and shards are often
+    sorted by what is in them."""
+
+    def place(index: int) -> bytes:
+        return hashlib.blake2b(pairs.key(index).encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+    return sorted(range(len(pairs)), key=place)

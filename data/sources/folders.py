@@ -18,6 +18,7 @@ from data.errors import PairError, ShardError
 from data.images import pictures_below, read_image
 from data.metadata.tools import read_sidecar
 from data.rows import Malformed, open_table
+from data.splits import Split, declared_split, split_in_path
 from data.store.pairs import Pair
 from data.text import PROMPT_NAMES, cleaned, decoded, prompts_of
 
@@ -36,6 +37,11 @@ class ListedFile:
     prompt: str | None
     row: dict[str, Any] = field(default_factory=dict)
     problem: PairError | None = None
+
+    @property
+    def split(self) -> Split | None:
+        """What its row or its directory declares."""
+        return declared_split(self.row.get("split")) or split_in_path(self.name)
 
 
 def listed_files(table: Path, prompt_name: str | None = None) -> Iterator[ListedFile]:
@@ -149,7 +155,14 @@ class FolderPairs(Dataset[Pair]):
         return read_image(self.files[index].file)
 
     def __getitem__(self, index: int) -> Pair:
-        return Pair(self.files[index].name, self.image(index), self.prompt(index), self.files[index].row)
+        return Pair(self.key(index), self.image(index), self.prompt(index), self.metadata(index))
+
+    def key(self, index: int) -> str:
+        return self.files[index].name
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        one = self.files[index]
+        return one.row if one.split is None else one.row | {"split": one.split}
 
     def fingerprint(self) -> str:
         """Changes when pictures or prompts are added, removed, renamed or of another size."""

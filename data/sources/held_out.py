@@ -1,22 +1,35 @@
-"""Pairs to measure on."""
+"""Pairs to measure on, and to compare with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 from tqdm import tqdm
 
 from data.errors import ImageError, PairError
-from data.sources.chosen import PairSource
+from data.sources.chosen import PairSource, spread
+from data.store.pairs import Pair
 
 _ENOUGH = 1024  # pixels of a picture's shorter side: more than any captioner looks at
 
 
+def spread_pairs(source: PairSource) -> Iterator[tuple[int, Pair | None]]:
+    """The numbers and pairs of a source, so that the first of them come from all over it (`spread`); None for one that cannot be read or has no
+    prompt. Whoever takes some pairs of a source takes the first of these."""
+    for number in spread(source):
+        try:
+            pair = source[number]
+        except (ImageError, PairError):
+            yield number, None
+        else:
+            yield number, pair if pair.prompt.strip() else None
+
+
 @dataclass(frozen=True)
 class HeldOutPairs:
-    """The first pairs of a source that can be read: keys, prompts and slots in memory, pictures when they are asked for.
+    """Pairs of a source that can be read: keys, prompts and slots in memory, pictures when they are asked for.
 
     Attributes:
         unread: how many pairs on the way could not be read, or have an empty prompt.
@@ -30,23 +43,18 @@ class HeldOutPairs:
     unread: int
 
     @classmethod
-    def first(cls, source: PairSource, count: int) -> HeldOutPairs:
-        """`count` of them, or as many as there are; all are read once."""
+    def of(cls, source: PairSource, count: int) -> HeldOutPairs:
+        """`count` pairs from all over the source, or as many as there are; all are read once."""
         numbers: list[int] = []
         keys: list[str] = []
         prompts: list[str] = []
         slots: list[Mapping[str, str]] = []
         unread = 0
         with tqdm(total=min(count, len(source)), desc="reading", unit="pair", leave=False) as bar:
-            for number in range(len(source)):
+            for number, pair in spread_pairs(source):
                 if len(numbers) == count:
                     break
-                try:
-                    pair = source[number]
-                except (ImageError, PairError):
-                    unread += 1
-                    continue
-                if not pair.prompt.strip():  # nothing to recover
+                if pair is None:
                     unread += 1
                     continue
                 numbers.append(number)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch.utils.data import Dataset
 
 from data.errors import PairError, ShardError
 from data.images import read_image
+from data.sources.declared import by_split
+from data.splits import Split
 from data.store.pairs import Pair
 from data.text import PROMPT_NAMES, prompts_of
 
@@ -39,7 +42,13 @@ class HubPairs(Dataset[Pair]):
         return read_image(image_bytes(self.images[index][self.image_name], f"row {index}"), name=f"row {index}")
 
     def __getitem__(self, index: int) -> Pair:
-        return Pair(str(index), self.image(index), self.prompt(index), self.texts[index])
+        return Pair(self.key(index), self.image(index), self.prompt(index), self.metadata(index))
+
+    def key(self, index: int) -> str:
+        return str(index)
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        return self.texts[index]
 
     def fingerprint(self) -> str:
         return str(self.rows._fingerprint)
@@ -65,6 +74,18 @@ def load_hub(name: str, *, streaming: bool) -> Any:
         return datasets.load_dataset(name, streaming=streaming)
     except Exception as error:  # the library raises anything
         raise ShardError(f"{name} is neither a path here nor a data set that can be had from the Hub ({error})") from error
+
+
+def named_splits(loaded: Mapping[str, Any], name: str) -> dict[Split, Any]:
+    """The splits of a data set by what their names mean; where none means any, the first one is for training. Others are named and left out.
+
+    Raises:
+        ShardError: two names mean one split.
+    """
+    rows = by_split(loaded, name) or {"train": loaded[next(iter(loaded))]}
+    if others := [other for other, part in loaded.items() if not any(part is taken for taken in rows.values())]:
+        warnings.warn(f"{name}: the splits {', '.join(others)} are neither train, val nor test, and left out", stacklevel=3)
+    return rows
 
 
 def hub_pairs(name: str, rows: Any, image_name: str | None, prompt_name: str | None) -> HubPairs:

@@ -8,6 +8,7 @@ import lzma
 import tarfile
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,12 +17,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import fsspec
+from PIL import Image
+from torch.utils.data import Dataset
 
 from data.errors import PairError, ShardError
 from data.images import read_image
-from data.sources.hub import image_bytes, image_column, load_hub, prompt_columns
-from data.sources.tars import expand
+from data.sources.declared import check_train, missing_splits, splits_with_pairs, tars_by_split
+from data.sources.hub import image_bytes, image_column, load_hub, named_splits, prompt_columns
+from data.splits import Split, declared_split, group_of, part_of
 from data.store.archive import PairParts, metadata_in, prompt_in, stream_archive
+from data.store.directory import DATASET_FILE, check_finished, finished_shards
 from data.store.pairs import Pair
 from data.text import PROMPT_NAMES, prompts_of
 
@@ -59,6 +64,36 @@ class RawPair:
         return Pair(self.key, read_image(self.image, name=self.key), self.prompt, self.metadata)
 
 
+class StoredPairs(Dataset[Pair]):
+    """Pairs in memory as they are stored; pictures are decoded when they are asked for."""
+
+    def __init__(self, pairs: Sequence[RawPair]) -> None:
+        self.pairs = pairs
+        self.skipped: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pairs[index].read()
+
+    def image(self, index: int) -> Image.Image:
+        return self[index].image
+
+    def prompt(self, index: int) -> str:
+        return self.pairs[index].text or ""
+
+    def key(self, index: int) -> str:
+        return self.pairs[index].key
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        return self.pairs[index].metadata
+
+    def fingerprint(self) -> str:
+        lines = (f"{pair.key} {pair.text} {pair.size}" for pair in self.pairs)
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
 class Shards(Protocol):
     """Where a stream comes from: numbered parts, each read from its beginning."""
 
@@ -75,21 +110,60 @@ class Shards(Protocol):
     def fingerprint(self) -> str: ...
 
 
-def open_stream(source: str, *, image_name: str | None = None, prompt_name: str | None = None) -> Shards:
-    """
+def open_stream(source: str, split: Split, *, image_name: str | None = None, prompt_name: str | None = None, partial: bool = False) -> Shards:
+    """The shards of one split. Declared splits are kept, as by `open_splits`; of what is missing each pair of train says by its value `split`, or the
+    hash of its prompt's group, where it belongs.
+
     Args:
-        source: tars as `open_pairs` takes them, or their URLs, "https://host/{00000..00099}.tar" or "s3://bucket/00000.tar" (whatever fsspec opens);
-            or the id of a data set on the Hub.
+        source: a data set directory of ours, tars as `open_splits` takes them, or their URLs, "https://host/{00000..00099}.tar" or
+            "s3://bucket/00000.tar" (whatever fsspec opens); or the id of a data set on the Hub.
 
     Raises:
         ShardError: nothing there.
     """
-    directory = Path(source).is_dir()
-    if files := expand(f"{source}/**/*.tar" if directory else source):
-        return TarShards(files, prompt_name)
-    if directory or source.count("/") != 1:
-        raise ShardError(f"there is no .tar in {source}; --stream reads tars, here or at URLs, and data sets of the Hub")
-    return HubShards(source, image_name, prompt_name)
+    path = Path(source)
+    if (path / DATASET_FILE).is_file():
+        if not partial:
+            check_finished(path)
+        tars = {part: [str(tar) for tar in finished_shards(path / part)] for part in splits_with_pairs(path)}
+    else:
+        tars = tars_by_split(source)
+    parts: dict[Split, Shards] = {part: TarShards(files, prompt_name) for part, files in tars.items()}
+    if not parts:
+        if path.is_dir() or source.count("/") != 1:
+            raise ShardError(f"there is no .tar in {source}; --stream reads tars, here or at URLs, and data sets of the Hub")
+        loaded = load_hub(source, streaming=True)
+        rows = named_splits(loaded, source)
+        parts = {part: HubShards(source, some, image_name, prompt_name) for part, some in rows.items()}
+    check_train(parts, split, source)
+    missing = missing_splits(parts)
+    if split in parts and (split != "train" or not missing):
+        return parts[split]
+    return CarvedShards(parts["train"], split, missing)
+
+
+class CarvedShards:
+    """The pairs of training shards that belong to one split, of which some (`missing`) are carved out."""
+
+    def __init__(self, shards: Shards, split: Split, missing: Sequence[Split]) -> None:
+        self.shards = shards
+        self.split = split
+        self.missing = missing
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def read(self, shard: int) -> Iterator[RawPair | PairError]:
+        return (raw for raw in self.shards.read(shard) if self._split_of(raw) == self.split)
+
+    def _split_of(self, raw: RawPair | PairError) -> Split:
+        """What cannot be used is left to training, which counts it."""
+        if isinstance(raw, PairError) or raw.text is None:
+            return "train"
+        return part_of(group_of(raw.text, raw.metadata), declared_split(raw.metadata.get("split")), self.missing)
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.shards.fingerprint()} {self.split} {self.missing}".encode()).hexdigest()[:16]
 
 
 class TarShards:
@@ -153,16 +227,15 @@ _CUT = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 
 
 class HubShards:
-    """The files of a data set on the Hub, streamed by `datasets`."""
+    """The files of one split of a data set on the Hub, streamed by `datasets`."""
 
-    def __init__(self, name: str, image_name: str | None, prompt_name: str | None) -> None:
+    def __init__(self, name: str, rows: Any, image_name: str | None, prompt_name: str | None) -> None:
         import datasets
 
-        loaded = load_hub(name, streaming=True)
-        rows = loaded["train"] if "train" in loaded else loaded[next(iter(loaded))]
         if rows.features is None:
             rows = rows._resolve_features()
         self.name = name
+        self.part = str(rows.split)
         self.image_name = image_column(name, rows.features, image_name)
         self.prompt_names = prompt_columns(name, rows.features, prompt_name)
         self.rows = rows.cast_column(self.image_name, datasets.Image(decode=False))
@@ -171,7 +244,7 @@ class HubShards:
         return int(self.rows.num_shards)
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(f"{self.name} {len(self)} {sorted(self.rows.features)}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.name} {self.part} {len(self)} {sorted(self.rows.features)}".encode()).hexdigest()[:16]
 
     def read(self, shard: int) -> Iterator[RawPair | PairError]:
         given = 0

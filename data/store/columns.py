@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from data.errors import ShardError
 from data.files import replacing
 
+Measure = Literal["likelihood", "clip"]
+FIT_COLUMNS: dict[Measure, str] = {"likelihood": "fit", "clip": "clip_fit"}  # beside those of SCHEMA, where score.py has been
 _ORIGIN = b"made by"
 _TEXT, _WHOLE, _REAL, _YES_NO = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 SCHEMA = pa.schema(
@@ -44,6 +46,11 @@ SCHEMA = pa.schema(
         "others": _TEXT,  # JSON
     }
 )
+
+
+def chance_column(measure: Measure) -> str:
+    """The column that says how likely a pair fits."""
+    return f"{FIT_COLUMNS[measure]}_chance"
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -52,6 +52,9 @@ class ArchivePairs(Dataset[Pair]):
     def __len__(self) -> int:
         return len(self.locations)
 
+    def key(self, index: int) -> str:
+        return self.locations[index].key
+
     def metadata(self, index: int) -> dict[str, Any]:
         """A pair's metadata without its image; empty where it has only a text.
 
@@ -123,7 +126,7 @@ class PairDataset(ArchivePairs):
         super().__init__([location for tar in finished_shards(directory / split) for location in index_shard(tar)])
         if not self.locations:
             command = command_of(directory, read_json(directory / DATASET_FILE))
-            raise ShardError(f"{directory / split} holds no pair (every split has some from a few hundred pairs on). It was made with: {command}")
+            raise ShardError(f"{directory / split} holds no pair. It was made with: {command}")
 
 
 def find_pair(directory: Path, key: str) -> Pair:

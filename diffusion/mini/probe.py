@@ -18,24 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.torch
-import timm
-import torch
 import tyro
-from numpy.typing import NDArray
-from PIL import Image
-from torch import nn
-from torch.nn import functional as F
-from tqdm import tqdm
-
-from diffusion.contact_sheet import contact_sheet
-from diffusion.mini.render import MissingFontError, load_sprites
-from diffusion.mini.renders import make_renders, open_images, read_slots_of, render_scenes
-from diffusion.mini.world import BACKGROUNDS, STYLES, SUBJECTS, random_scenes
-from diffusion.pipelines import Failure, PipelineError, default_device, load_pipeline, synthesize
-
-SLOTS: dict[str, list[str]] = {"subject": list(SUBJECTS), "style": list(STYLES), "background": list(BACKGROUNDS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +39,28 @@ class ProbeConfig:
     json: Path | None = None
     sheet: Path | None = None
     """Write a contact sheet of 64 generated images here."""
+
+
+if __name__ == "__main__":  # --help and a wrong option do not wait for the imports below, which take seconds
+    CONFIG = tyro.cli(ProbeConfig, description=__doc__)
+
+import numpy as np
+import safetensors.torch
+import timm
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from diffusion.contact_sheet import contact_sheet
+from diffusion.mini.render import MissingFontError, load_sprites
+from diffusion.mini.renders import make_renders, open_images, read_slots_of, render_scenes
+from diffusion.mini.world import BACKGROUNDS, STYLES, SUBJECTS, random_scenes
+from diffusion.pipelines import Failure, PipelineError, default_device, load_pipeline, synthesize
+
+SLOTS: dict[str, list[str]] = {"subject": list(SUBJECTS), "style": list(STYLES), "background": list(BACKGROUNDS)}
 
 
 class Probe(nn.Module):
@@ -173,6 +178,6 @@ def _to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(ProbeConfig, description=__doc__))
+        main(CONFIG)
     except (MissingFontError, PipelineError) as error:
         sys.exit(str(error))

@@ -21,37 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import tyro
-from accelerate import Accelerator
-from diffusers import AutoencoderTiny, StableDiffusionPipeline
-from diffusers.models.attention_processor import AttnProcessor
-from torch import nn
-from torch.nn import functional as F
-from tqdm import tqdm
-from transformers import CLIPTokenizer
-
-from diffusion.contact_sheet import contact_sheet
-from diffusion.mini.card import MODEL_CARD
-from diffusion.mini.fit import FitConfig, InterruptedTrainingError, fit
-from diffusion.mini.networks import (
-    LATENT_SIZE,
-    Denoiser,
-    build_autoencoder,
-    build_pipeline,
-    build_prompt_tokenizer,
-    build_scheduler,
-    build_text_encoder,
-    build_unet,
-)
-from diffusion.mini.render import IMAGE_SIZE, MissingFontError
-from diffusion.mini.renders import CHUNK, Chunks, make_renders, open_images, open_masks, read_prompts, save_array
-from diffusion.mini.world import random_scenes
-
-GUIDANCE_DROPOUT = 0.1
-BEGUN_FILE = "begun.json"
-SUBJECT_WEIGHT = 3.0  # an error on a subject counts that much more: backgrounds are learnt soon, and a third of the picture is who it shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +51,41 @@ class MiniDiffusionConfig:
     compile: bool = False
     """Compile the text encoder and UNet (torch.compile): a minute's wait, then about 1.3 times the speed on a CPU. Needs a C++ compiler."""
     seed: int = 0
+
+
+if __name__ == "__main__":  # --help and a wrong option do not wait for the imports below, which take seconds
+    CONFIG = tyro.cli(MiniDiffusionConfig, description=__doc__)
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import CLIPTokenizer
+
+from diffusion.contact_sheet import contact_sheet
+from diffusion.mini.card import MODEL_CARD
+from diffusion.mini.fit import FitConfig, InterruptedTrainingError, fit
+from diffusion.mini.networks import (
+    LATENT_SIZE,
+    Denoiser,
+    build_autoencoder,
+    build_pipeline,
+    build_prompt_tokenizer,
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+)
+from diffusion.mini.render import IMAGE_SIZE, MissingFontError
+from diffusion.mini.renders import CHUNK, Chunks, make_renders, open_images, open_masks, read_prompts, save_array
+from diffusion.mini.world import random_scenes
+
+GUIDANCE_DROPOUT = 0.1
+BEGUN_FILE = "begun.json"
+SUBJECT_WEIGHT = 3.0  # an error on a subject counts that much more: backgrounds are learnt soon, and a third of the picture is who it shows
 
 
 def main(config: MiniDiffusionConfig) -> None:
@@ -349,6 +354,6 @@ def _edit_json(path: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> 
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(MiniDiffusionConfig, description=__doc__))
+        main(CONFIG)
     except (MissingFontError, InterruptedTrainingError, ValueError) as error:
         sys.exit(str(error))

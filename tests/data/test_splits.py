@@ -1,3 +1,4 @@
+import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.splits import prompt_group, split_of, words_of
+from data.splits import Split, declared_split, divided, group_of, prompt_group, split_in_path, split_of, words_of
 
 
 @pytest.mark.parametrize(
@@ -106,3 +107,60 @@ def test_ascii_is_read_as_ever(prompt: str) -> None:
     plain = re.sub(r":\s*\d*\.?\d+\s*(?=[)\]])", "", prompt).casefold()
     assert words_of(prompt) == set(re.findall(r"\w+", plain))
     assert words_of(f"{prompt} é") - {"é"} == words_of(prompt)  # by the way that other scripts go
+
+
+def test_large_data_is_divided_by_the_hash_of_its_groups_and_only_what_is_missing_leaves_train() -> None:
+    groups = [f"group {i // 2}" for i in range(2000)]
+    both = divided(groups, [None] * len(groups), ("val", "test"))
+    assert both == [split_of(group) for group in groups]
+    test = divided(groups, [None] * len(groups), ("test",))
+    assert [split == "test" for split in test] == [split == "test" for split in both]
+    assert set(test) == {"train", "test"}
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 8, 20, 60])
+def test_of_a_few_groups_every_split_gets_some_and_the_same_each_time(count: int) -> None:
+    for draw in range(50):
+        groups = [f"{draw} {i}" for i in range(count) for _ in range(2)]
+        found = divided(groups, [None] * len(groups), ("val", "test"))
+        assert set(found) == {"train", "val", "test"}
+        assert found[::2] == found[1::2]  # a group stays whole
+        assert found == divided(groups, [None] * len(groups), ("val", "test"))
+        backwards = divided(groups[::-1], [None] * len(groups), ("val", "test"))[::-1]
+        assert found == backwards  # whatever their order
+        if count >= 8:  # what the hash gives to a split it keeps
+            assert all(split == "test" for group, split in zip(groups, found, strict=True) if split_of(group) == "test")
+
+
+def test_sixty_groups_give_at_least_one_in_twenty() -> None:
+    groups = [f"{i}" for i in range(3000) if split_of(f"{i}") == "train"][:60]
+    found = divided(groups, [None] * len(groups), ("val", "test"))
+    assert (found.count("val"), found.count("test")) == (3, 3)
+    lowest = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest()[:8])[:6]
+    assert {group for group, split in zip(groups, found, strict=True) if split != "train"} == set(lowest)
+
+
+def test_fewer_groups_than_splits_are_too_few() -> None:
+    assert set(divided(["a", "b"], [None, None], ("test",))) == {"train", "test"}
+    for groups, missing in ((["a", "b", "a"], ("val", "test")), (["a"], ("test",))):
+        with pytest.raises(ValueError, match="different prompts are too few for train and "):
+            divided(groups, [None] * len(groups), missing)
+
+
+def test_what_pairs_say_is_kept_and_small_splits_are_filled_from_the_others() -> None:
+    groups = [f"{i}" for i in range(40)]
+    said: list[Split | None] = ["val"] * 5 + ["train"] * 35
+    found = divided(groups, said, ("val", "test"))
+    assert found[:5] == ["val"] * 5
+    assert "val" not in found[5:]
+    assert found.count("test") == 2  # of those that say train, since none says test
+    assert divided(groups, said, ("test",))[:5].count("val") == 0  # where val is declared otherwise, that holds
+    assert set(divided(groups, ["test"] * 40, ("val", "test"))) == {"test"}  # nobody's test pairs are trained on
+    assert divided(["a", "a", "b"], ["test", None, None], ("test",)).count("train") == 2 - (split_of("a") == "test") - (split_of("b") == "test")
+
+
+def test_a_pair_may_say_its_group_and_directories_their_split() -> None:
+    assert group_of("a cat", {"prompt_group": "mine"}) == "mine"
+    assert group_of("a cat", {"prompt_group": ""}) == group_of("a cat", {}) == prompt_group("a cat")
+    assert [declared_split(name) for name in ("train", "Validation", "TEST", "images", None, 3)] == ["train", "val", "test", None, None, None]
+    assert [split_in_path(path) for path in ("train/0.tar", "a/val/b/0.tar", "test.tar", "0.tar", "a/test")] == ["train", "val", None, None, None]

@@ -12,9 +12,8 @@ from pipelines import save_sd3, save_sdxl
 from safetensors.torch import save_file
 
 from diffusion.families import usual_dtype, usual_sampling
+from diffusion.mini import MINI, MINI_DIRECTORY
 from diffusion.pipelines import (
-    MINI,
-    MINI_DIRECTORY,
     Failure,
     MemoryLimit,
     PipelineError,

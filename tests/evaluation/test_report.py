@@ -10,7 +10,7 @@ from examples import painted
 from PIL import Image
 
 from data.errors import PairError
-from data.sources.chosen import ListedPairs
+from data.sources.chosen import ListedPairs, spread
 from data.sources.held_out import HeldOutPairs
 from data.store.pairs import Pair
 from diffusion.mini.world import Scene
@@ -26,7 +26,13 @@ def held_out(slots: list[dict[str, str]] = SLOTS, side: int = 64) -> HeldOutPair
     pairs = [
         Pair(key, painted(scene.subject, "", side), scene.prompt(), {"slots": slot}) for key, scene, slot in zip("abcd", SCENES, slots, strict=True)
     ]
-    return HeldOutPairs.first(ListedPairs(pairs), 10)
+    return in_order(ListedPairs(pairs))
+
+
+def in_order(source: ListedPairs) -> HeldOutPairs:
+    """All pairs as they come."""
+    pairs = source.pairs
+    return HeldOutPairs(source, range(len(pairs)), [pair.key for pair in pairs], [pair.prompt for pair in pairs], [pair.slots for pair in pairs], 0)
 
 
 def similarity(prompts: list[str], predictions: list[str]) -> np.ndarray:
@@ -86,7 +92,7 @@ def test_timing_counts_every_image_once_and_reading_not(monkeypatch: pytest.Monk
         now[0] += 0.5 * len(images)
         return [str(image.size) for image in images]
 
-    pairs = HeldOutPairs.first(Slow([Pair(str(i), Image.new("RGB", (i + 1, 5)), "x", {}) for i in range(7)]), 10)
+    pairs = in_order(Slow([Pair(str(i), Image.new("RGB", (i + 1, 5)), "x", {}) for i in range(7)]))
     texts, rate = timed_captions(caption, pairs, batch_size=3, progress=seen.append)
     assert texts == [f"({i + 1}, 5)" for i in range(7)]
     assert seen == [3, 3, 1]
@@ -117,9 +123,15 @@ def test_held_out_pairs_read_pictures_when_they_are_asked_for() -> None:
         def __len__(self) -> int:
             return 8
 
-    pairs = HeldOutPairs.first(Counting([]), 5)
-    assert (pairs.keys, pairs.unread) == (["0", "1", "3", "5", "6"], 2)
+        def key(self, index: int) -> str:
+            return str(index)
+
+    pairs = HeldOutPairs.of(Counting([]), 5)
+    order = [str(number) for number in spread(Counting([]))]
+    assert pairs.keys == [key for key in order if key not in "24"][:5]
+    assert pairs.unread == sum(key in "24" for key in order[: order.index(pairs.keys[-1])])
+    assert HeldOutPairs.of(Counting([]), 100).unread == 2
     assert not any(image() for image in Counting.held)
     shown = pairs.images(2, 2)
-    assert [(image.size, image.getpixel((9, 9))) for image in shown] == [((1500, 1050), (3, 0, 0)), ((1500, 1050), (5, 0, 0))]
+    assert [(image.size, image.getpixel((9, 9))) for image in shown] == [((1500, 1050), (int(key), 0, 0)) for key in pairs.keys[2:4]]
     assert held_out(side=1500).images(0, 1)[0].size == (1500, 1500)

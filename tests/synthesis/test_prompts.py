@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import TableError
-from data.groups.groups import Groups, Nearness
+from data.groups.groups import Groups
+from data.groups.nearness import Nearness
 from synthesis.long_prompts import ReadPrompt
 from synthesis.prompts import GroupedPrompts, grouped, read_grouped, read_prompts, write_grouped
 

@@ -10,7 +10,7 @@ import torch
 
 from data.errors import ShardError
 from data.files import read_json
-from data.groups.groups import Nearness
+from data.groups.nearness import Nearness
 from data.groups.words import jaccard
 from data.splits import SPLITS, words_of
 from data.store.directory import DATASET_FILE, finished_shards, stats_path

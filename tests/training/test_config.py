@@ -1,12 +1,15 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from tokenizer import PromptTokenizer
+from train import parse
 from training.config import PRESETS, ConfigError, TrainConfig, mini
 from training.estimate import estimate
+from training.starting import build_network, model_config
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -14,14 +17,14 @@ def test_every_preset_builds_without_storage(name: str) -> None:
     tokenizer = PromptTokenizer.train(["a cat on a beach"] * 3, vocab_size=300)
     config = PRESETS[name]()
     assert config.run_directory == Path("runs") / name
-    model_config = dataclasses.replace(config.model.model_config(tokenizer), vocab_size=config.model.vocab_size)
-    needs = estimate(model_config, batch_size=config.batch_size, text_tokens=24, half=True)
+    built = dataclasses.replace(model_config(config.model, tokenizer), vocab_size=config.model.vocab_size)
+    needs = estimate(built, batch_size=config.batch_size, text_tokens=24, half=True)
     millions = (needs.encoder_parameters + needs.decoder_parameters) / 1e6
     assert {"mini": 2 < millions < 5, "small": 30 < millions < 40, "base": 140 < millions < 160}[name]
     assert needs.states + needs.activations < {"mini": 1e9, "small": 12e9, "base": 24e9}[name]  # a small machine, a consumer GPU, a large one
     if name != "mini":
         assert config.model.pretrained_encoder
-        assert model_config.preprocessing.mean in ((0.5, 0.5, 0.5), (0.48145466, 0.4578275, 0.40821073))  # what those weights have seen
+        assert built.preprocessing.mean in ((0.5, 0.5, 0.5), (0.48145466, 0.4578275, 0.40821073))  # what those weights have seen
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
@@ -50,9 +53,9 @@ def test_unknown_keys_are_refused(tmp_path: Path) -> None:
 def test_encoder_arguments_are_read_as_json_or_text() -> None:
     tokenizer = PromptTokenizer.train(["a cat"] * 3, vocab_size=300)
     network = dataclasses.replace(mini().model, encoder_arguments=("depth=6", "act_layer=gelu", "qk_norm=true", "drop_rate=0.5"))
-    assert network.model_config(tokenizer).encoder.arguments == {"depth": 6, "act_layer": "gelu", "qk_norm": True, "drop_rate": 0.5}
+    assert model_config(network, tokenizer).encoder.arguments == {"depth": 6, "act_layer": "gelu", "qk_norm": True, "drop_rate": 0.5}
     with pytest.raises(ConfigError, match="NAME=VALUE, not 'depth'"):
-        dataclasses.replace(network, encoder_arguments=("depth",)).model_config(tokenizer)
+        model_config(dataclasses.replace(network, encoder_arguments=("depth",)), tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,11 @@ def test_encoder_arguments_are_read_as_json_or_text() -> None:
         {"max_steps": 0},
         {"batch_size": -1},
         {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"learning_rate": math.inf},
+        {"weight_decay": math.nan},
+        {"min_fit": math.nan},
+        {"warmup_steps": 1301},
         {"frozen_encoder": 1.5},
         {"ema_decay": 1.0},
         {"workers": -1},
@@ -72,3 +80,19 @@ def test_encoder_arguments_are_read_as_json_or_text() -> None:
 def test_impossible_numbers_are_named(changes: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
         dataclasses.replace(mini(), **changes)  # type: ignore[arg-type]
+
+
+def test_a_stage_belongs_to_its_encoder() -> None:
+    """A preset's third feature map of a ResNet is no wish for the third one of whatever else is named."""
+    assert parse([]).model.stage == parse(["mini"]).model.stage == parse(["mini", "--model.encoder", "resnet18"]).model.stage == 2
+    assert parse(["mini", "--model.encoder", "vit_small_patch16_224"]).model.stage is None
+    assert parse(["--model.encoder", "convnext_atto", "--model.stage", "1"]).model.stage == 1
+    assert parse(["mini", "--model.encoder=convnext_atto", "--model.stage=2"]).model.stage == 2
+
+
+def test_how_much_text_the_network_reads_comes_from_the_data_unless_it_is_said() -> None:
+    tokenizer = PromptTokenizer.train(["a cat on a beach"] * 3, vocab_size=300)
+    config = dataclasses.replace(mini(), model=dataclasses.replace(mini().model, encoder="test_vit", stage=None, image_size=32))
+    assert build_network(config, tokenizer, text_tokens=24, pretrained=False).config.max_text_tokens == 24
+    said = dataclasses.replace(config, model=dataclasses.replace(config.model, max_text_tokens=7))
+    assert build_network(said, tokenizer, text_tokens=24, pretrained=False).config.max_text_tokens == 7

@@ -1,20 +1,22 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.optimizer import warmup_cosine
-from training.run_state import FullDiskError, Progress, RunState, RunStateError, begin, check_begun, checkpoints
+from training.run_directory import RunStateError, checkpoints
+from training.run_state import FullDiskError, Progress, RunState
+from training.running_mean import RunningMean
 
 
 def state(seed: int, *, average: bool = False) -> RunState:
     torch.manual_seed(seed)
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
-    mean = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9)) if average else None
+    mean = RunningMean(module, 0.9) if average else None
     return RunState(module, optimizer, warmup_cosine(optimizer, warmup_steps=2, max_steps=20), average=mean)
 
 
@@ -25,13 +27,14 @@ def advance(state: RunState, steps: int) -> None:
         state.optimizer.step()
         state.schedule.step()
         state.optimizer.zero_grad()
-        if isinstance(state.average, AveragedModel):
-            state.average.update_parameters(state.module)
+        if state.average is not None:
+            state.average.update(state.module)
         state.progress.step += 1
 
 
 def assert_equal(one: RunState, other: RunState) -> None:
-    pairs = [(one.module, other.module)] + ([(one.average, other.average)] if one.average is not None and other.average is not None else [])
+    pairs: list[tuple[Any, Any]] = [(one.module, other.module)]
+    pairs += [(one.average, other.average)] if one.average is not None and other.average is not None else []
     for mine, theirs in pairs:
         for name, tensor in mine.state_dict().items():
             assert torch.equal(tensor, theirs.state_dict()[name]), name
@@ -113,15 +116,3 @@ def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path: Path, monkeypatch: py
     assert resumed.progress.step == 1
     run.save(tmp_path, keep=2)  # space again
     assert len(checkpoints(tmp_path)) == 2
-
-
-def test_what_differs_from_the_beginning_is_listed(tmp_path: Path) -> None:
-    about = {"data": {"training": "abc"}, "model": {"size": (3, 4), "layers": 2}, "pairs per update": 64}
-    begin(tmp_path, about)
-    check_begun(tmp_path, about)
-    other = {"data": {"training": "abc"}, "model": {"size": (3, 5), "layers": 2}, "pairs per update": 32}
-    with pytest.raises(RunStateError, match=r"model.size: \[3, 4\] there, \[3, 5\] now; pairs per update: 64 there, 32 now\. Give"):
-        check_begun(tmp_path, other)
-    (tmp_path / "begun.json").write_text("{")
-    with pytest.raises(RunStateError, match=r"begun\.json cannot be read"):
-        check_begun(tmp_path, about)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from data.embeddings import SENTENCE_MODEL
-from data.groups.groups import Groups, Leak, Nearness
+from data.groups.groups import Groups, Leak
+from data.groups.nearness import Nearness
 from data.groups.words import jaccard
 from data.splits import prompt_group, split_of, words_of
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from data.groups.groups import Groups, Nearness
+from data.groups.groups import Groups
+from data.groups.nearness import Nearness
 from data.groups.shares import Shares, shares
 
 BY_WORDS = Nearness(sentence_model="none")

@@ -1,6 +1,7 @@
 import functools
 import http.server
 import io
+import json
 import socket
 import tarfile
 import threading
@@ -12,13 +13,17 @@ from typing import ClassVar
 import pytest
 import torch
 from archives import encoded, numbered, write_tar
+from PIL import Image
 
 from data.errors import PairError, ShardError
+from data.files import write_json
 from data.loading.augmentation import RandomCrop
 from data.loading.examples import Collate, TextFormat
-from data.loading.stream import Position, StreamedExamples, StreamLoader, StreamState, _blocks, held_out, training_prompts
+from data.loading.stream import Position, StreamedExamples, StreamLoader, StreamState, _blocks, held_out, spread
 from data.sources.streams import RawPair, TarShards, open_stream
-from data.splits import prompt_group, split_of
+from data.splits import SPLITS, Split, prompt_group, split_of
+from data.store.directory import DATASET_FILE
+from data.store.writer import ShardWriter
 from model import IGNORED_LABEL, Preprocessing
 
 PREPROCESS = Preprocessing(image_size=8)
@@ -35,7 +40,9 @@ def tars(tmp_path: Path) -> Path:
 def loader(tars: Path, *, workers: int = 0, rank: int = 0, world_size: int = 1, batch_size: int = 4, seed: int = 0) -> StreamLoader:
     state = StreamState((Position(),) * max(1, workers))
     augment = RandomCrop(PREPROCESS.size, PREPROCESS.interpolation)
-    examples = StreamedExamples(open_stream(str(tars)), PREPROCESS, TEXT, state, augment=augment, seed=seed, rank=rank, world_size=world_size)
+    examples = StreamedExamples(
+        open_stream(str(tars), "train"), PREPROCESS, TEXT, state, augment=augment, seed=seed, rank=rank, world_size=world_size
+    )
     return StreamLoader(examples, batch_size, Collate(0, IGNORED_LABEL), num_workers=workers)
 
 
@@ -92,13 +99,13 @@ def test_over_http(tars: Path) -> None:
     handler.log_message = lambda *_: None  # type: ignore[attr-defined]
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        shards = open_stream(f"http://127.0.0.1:{server.server_port}/{{0..4}}.tar")
-        assert len(shards) == 5
-        pairs = held_out(shards, "val", 100)
-        assert sorted(pair.prompt for pair in pairs) == sorted(
+        tars_at = f"http://127.0.0.1:{server.server_port}/{{0..4}}.tar"
+        assert len(open_stream(tars_at, "train")) == 5
+        pairs = held_out(open_stream(tars_at, "val"), 100, "val")
+        assert sorted(pairs.prompt(i) for i in range(len(pairs))) == sorted(
             f"prompt number {i}" for i in range(100) if split_of(prompt_group(f"prompt number {i}")) == "val"
         )
-        assert len(list(training_prompts(shards, 30))) == 30
+        assert pairs[0].image.size == (12, 10)
         server.shutdown()
 
 
@@ -126,25 +133,26 @@ def test_a_stream_without_pairs_says_so(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="not one readable training pair"):
         next(iter(loader(tmp_path)))
     with pytest.raises(ShardError, match="no pair of the stream falls into the val split"):
-        held_out(TarShards([str(tmp_path / "0.tar")]), "val", 3)
+        held_out(TarShards([str(tmp_path / "0.tar")]), 3, "val")
     with pytest.raises(ShardError, match=r"there is no \.tar in"):
-        open_stream(str(tmp_path / "none"))
+        open_stream(str(tmp_path / "none"), "train")
 
 
 def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    from PIL import Image
-
     columns = {"image": [Image.new("RGB", (12, 10))] * 60, "text": [f"prompt number {i}" for i in range(60)]}
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     rows = datasets.Dataset.from_dict(columns, features=features).to_iterable_dataset(num_shards=3)
     monkeypatch.setattr("data.sources.streams.load_hub", lambda name, streaming: {"train": rows})
-    shards = open_stream("someone/something")
+    shards = open_stream("someone/something", "train")
     assert len(shards) == 3
-    assert sum(1 for shard in range(3) for _ in shards.read(shard)) == 60
-    pair = held_out(shards, "val", 1)[0]
-    assert pair.image.size == (12, 10)
-    assert split_of(prompt_group(pair.prompt)) == "val"
+    val = held_out(open_stream("someone/something", "val"), 60, "val")
+    assert all(split_of(prompt_group(val.prompt(i))) == "val" for i in range(len(val)))
+    assert val[0].image.size == (12, 10)
+    every = [raw.text for split in SPLITS for raw in spread(open_stream("someone/something", split), 60)]
+    assert sorted(map(str, every)) == sorted(columns["text"])
+    monkeypatch.setattr("data.sources.streams.load_hub", lambda name, streaming: {"train": rows, "validation": rows, "test": rows})
+    assert len(held_out(open_stream("someone/something", "val"), 100, "val")) == 60
 
 
 class Flaky(http.server.SimpleHTTPRequestHandler):
@@ -191,7 +199,7 @@ def flaky(tars: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.mark.parametrize("trouble", [["503"], ["503", "503"], ["cut"], ["cut", "503", "drop"], ["drop", "drop"]])
 def test_what_fails_for_a_moment_over_a_network_is_read_again_from_where_it_stopped(flaky: str, trouble: list[str]) -> None:
     Flaky.trouble = list(trouble)
-    found = list(open_stream(f"{flaky}/0.tar").read(0))
+    found = list(TarShards([f"{flaky}/0.tar"]).read(0))
     assert [pair.prompt for pair in found] == [f"prompt number {i}" for i in range(20)]  # each once
     assert not Flaky.trouble
 
@@ -200,7 +208,7 @@ def test_what_fails_for_good_is_counted_and_training_goes_on(flaky: str, tars: P
     (tars / "1.tar").write_bytes((tars / "1.tar").read_bytes()[:9000])  # broken on the server
     (tars / "2.tar").unlink()
     state = StreamState((Position(),))
-    shards = open_stream(f"{flaky}/{{0..4}}.tar")
+    shards = open_stream(f"{flaky}/{{0..4}}.tar", "train")
     examples = StreamedExamples(shards, PREPROCESS, TEXT, state)
     stream = iter(StreamLoader(examples, 1, Collate(0, IGNORED_LABEL)))
     skipped, seen = Counter[str](), []
@@ -218,7 +226,7 @@ def test_what_fails_for_good_is_counted_and_training_goes_on(flaky: str, tars: P
 def test_a_failure_of_the_network_that_lasts_is_tried_a_few_times(flaky: str) -> None:
     Flaky.trouble = ["503"] * 1000
     with pytest.raises(PairError) as error:
-        list(open_stream(f"{flaky}/0.tar").read(0))
+        list(TarShards([f"{flaky}/0.tar"]).read(0))
     assert error.value.kind == "unreachable archive"
     assert 5 <= 1000 - len(Flaky.trouble) <= 40
 
@@ -258,3 +266,64 @@ def test_a_connection_that_drops_in_the_middle_gives_no_pair_twice(tars: Path, m
     found = list(TarShards(["https://host/0.tar"]).read(0))
     assert len(opened) == 2
     assert [pair.prompt for pair in found] == [f"prompt number {i}" for i in range(20)]
+
+
+@pytest.mark.parametrize("layout", ["directories", "names", "ours"])
+def test_declared_splits_are_kept_by_streams_too(tmp_path: Path, layout: str) -> None:
+    """Test pairs of ours are no training pairs because they are streamed; and of what is declared nothing else is carved out."""
+    parts = {"train": range(100), "val": range(100, 130), "test": range(130, 160)}
+    for split, numbers_of in parts.items():
+        path = tmp_path / (f"mine-{split}-0.tar" if layout == "names" else f"{split}/00000.tar")
+        if layout == "ours":
+            with ShardWriter(tmp_path / split, 0) as writer:
+                for i in numbers_of:
+                    writer.add(f"{i:05d}", Image.new("RGB", (12, 10)), {"prompt": f"prompt number {i}"})
+        else:
+            write_tar(path, numbered(numbers_of.start, numbers_of.stop))
+    if layout == "ours":
+        write_json(tmp_path / DATASET_FILE, {"shards": {"train": 1, "val": 1, "test": 1}})
+
+    def streamed(split: Split) -> list[int]:
+        return sorted(int(str(raw.text).split()[-1]) for raw in spread(open_stream(str(tmp_path), split), 1000))
+
+    assert {split: streamed(split) for split in SPLITS} == {split: list(numbers_of) for split, numbers_of in parts.items()}
+    for path in [path for pattern in ("test/*", "*test*.tar") for path in tmp_path.glob(pattern) if path.is_file()]:
+        path.unlink()
+    if layout == "ours":
+        with pytest.raises(ShardError, match="has 2 of 3 shards"):
+            open_stream(str(tmp_path), "train")
+        assert open_stream(str(tmp_path), "val", partial=True)
+        write_json(tmp_path / DATASET_FILE, {"shards": {"train": 1, "val": 1, "test": 0}})
+    hashed = [i for i in parts["train"] if split_of(prompt_group(f"prompt number {i}")) == "test"]
+    assert streamed("test") == hashed
+    assert streamed("val") == list(parts["val"])
+    assert streamed("train") == [i for i in parts["train"] if i not in hashed]
+
+
+def test_a_streamed_pair_may_say_its_split_and_its_group(tmp_path: Path) -> None:
+    group = next(name for name in map(str, range(100)) if split_of(name) == "val")
+    files: dict[str, bytes] = {}
+    for i in range(9):
+        said = {"split": "test"} if i < 3 else {"prompt_group": group} if i < 6 else {"split": "train", "prompt_group": group}
+        files |= {f"{i}.png": encoded(), f"{i}.json": json.dumps({"prompt": f"prompt number {i}"} | said).encode()}
+    write_tar(tmp_path / "0.tar", files)
+    found = {split: [raw.key for raw in spread(open_stream(str(tmp_path), split), 9)] for split in SPLITS}
+    assert found == {"train": ["6", "7", "8"], "val": ["3", "4", "5"], "test": ["0", "1", "2"]}
+
+
+def test_what_is_held_out_comes_from_all_over_a_stream(tmp_path: Path) -> None:
+    for shard in range(40):
+        write_tar(tmp_path / "val" / f"{shard:02d}.tar", numbered(100 * shard, 100 * shard + 20))
+    write_tar(tmp_path / "train" / "0.tar", numbered(0, 3))
+    pairs = held_out(open_stream(str(tmp_path), "val"), 64, "val")
+    shards = Counter(int(pairs.prompt(i).split()[-1]) // 100 for i in range(len(pairs)))
+    assert len(pairs) == 64
+    assert set(shards.values()) == {4}
+    assert max(shards) > 30
+    write_tar(tmp_path / "val" / "large.tar", numbered(9000, 9200))
+    every = [raw.text for raw in spread(open_stream(str(tmp_path), "val"), 64)]
+    assert len(every) == len(set(every)) == 1000  # all there are, each once, and the first of them from everywhere
+    first = Counter(int(str(text).split()[-1]) // 100 for text in every[: 41 * 4])
+    assert set(first.values()) == {4}
+    fingerprints = {open_stream(str(tmp_path), split).fingerprint() for split in SPLITS}
+    assert len(fingerprints) == 3

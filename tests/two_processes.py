@@ -1,0 +1,94 @@
+"""What two CPU processes do together; run under torchrun, once, since starting them takes longer than all of it.
+
+Trains by train.py as each of the argument lists in a JSON file asks. Then FSDP against training on one process: prints a line of JSON for each way of
+sharding. Accelerate shards with `fully_shard` as well, but on accelerators only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from examples import tiny_config
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.optim.lr_scheduler import LambdaLR
+
+import train
+from model import CaptionModel
+from training.objective import CaptionLoss
+from training.processes import follow_shards
+from training.run_state import RunState
+from training.running_mean import RunningMean
+
+
+def build(sharded: str) -> tuple[CaptionLoss, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    objective = CaptionLoss(CaptionModel(tiny_config())).train()
+    if sharded == "blocks":
+        for block in objective.model.decoder.blocks:
+            fully_shard(block)
+    if sharded:
+        fully_shard(objective)
+        follow_shards(objective.model)
+    return objective, torch.optim.AdamW(objective.parameters(), 1e-3)
+
+
+def update(objective: CaptionLoss, optimizer: torch.optim.Optimizer, average: RunningMean, steps: int, rows: slice, processes: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    pixels, ids = torch.randn(8, 3, 32, 32, generator=generator), torch.randint(3, 20, (8, 6), generator=generator)
+    labels = ids.clone()
+    labels[::3, 4:] = -100  # the processes have different numbers of tokens
+    for _ in range(steps):
+        loss = objective(pixels[rows], ids[rows], labels[rows]) * processes / int((labels != -100).sum())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update(objective.model)
+
+
+def shard() -> None:
+    rank = dist.get_rank()
+    mine = slice(4 * rank, 4 * rank + 4)
+    reference = build("")
+    mean = RunningMean(reference[0].model, 0.6)
+    update(*reference, mean, 6, slice(None), 1)
+    for sharded in ("whole", "blocks"):
+        directory = [tempfile.mkdtemp()]
+        dist.broadcast_object_list(directory)
+        for half in (1, 2):  # the second one from the checkpoint
+            objective, optimizer = build(sharded)
+            average = RunningMean(objective.model, 0.6)
+            state = RunState(objective, optimizer, LambdaLR(optimizer, lambda step: 1.0), average=average)
+            if half == 2:
+                state.load(Path(directory[0]))
+            update(objective, optimizer, average, 3, mine, 2)
+            if half == 1:
+                state.save(Path(directory[0]), keep=1, write=rank == 0)
+                dist.barrier()
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights, means = get_model_state_dict(objective, options=whole), average.state_dict()
+        with average.in_place(objective.model):
+            shown = get_model_state_dict(objective.model, options=whole)
+        if rank == 0:
+            found = {"weights": distance(reference[0].state_dict(), weights), "mean": distance(mean.state_dict(), means)}
+            found |= {"shown": distance(mean.means, shown), "moved": distance(mean.means, dict(reference[0].model.named_parameters()))}
+            print(json.dumps({"sharded": sharded} | found), flush=True)
+
+
+def distance(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
+    return max(float((tensor - other[name]).detach().abs().max()) for name, tensor in one.items())
+
+
+if __name__ == "__main__":
+    for arguments in json.loads(Path(sys.argv[1]).read_text()):
+        train.main(train.parse(arguments))
+        train._compare = lambda *_: {}  # once is enough
+    shard()
+    dist.destroy_process_group()
