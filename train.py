@@ -18,7 +18,6 @@ import hashlib
 import json
 import math
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -26,7 +25,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
@@ -93,6 +91,7 @@ from training.run_directory import (
 from training.run_state import Progress, RunState, full_disk_is_survived
 from training.running_mean import RunningMean
 from training.starting import build_network
+from training.stopping import StopRequest, resume_command
 from training.tracking import Tracker, word_maps
 
 EMBEDDED_DATA = "datasets/mini"
@@ -224,7 +223,7 @@ def fit(
     bar = tqdm(total=config.max_steps, initial=progress.step, unit="step", desc="training", disable=not accelerator.is_main_process)
     begun_at = progress.step
     wrapped.train()
-    with closing(batches.after(progress.step)) as coming, _StopRequest() as stop:
+    with closing(batches.after(progress.step)) as coming, StopRequest() as stop:
         while progress.step < config.max_steps:
             meter.wait_begins()
             update: list[Batch] = [next(coming) for _ in range(config.accumulate)]
@@ -303,8 +302,8 @@ def fit(
         tracker.close()
     if int(accelerator.reduce(torch.tensor(int(stop.asked), device=accelerator.device))):  # in the last step or its evaluation too
         if progress.step < config.max_steps:
-            sys.exit(f"stopped after step {progress.step}; go on with: {_resume_command()}")
-        sys.exit(f"stopped after the last step; the model is whole in {run / MODEL}. To have the report later: {_resume_command()}")
+            sys.exit(f"stopped after step {progress.step}; go on with: {resume_command()}")
+        sys.exit(f"stopped after the last step; the model is whole in {run / MODEL}. To have the report later: {resume_command()}")
     return progress
 
 
@@ -326,7 +325,7 @@ def _prepare_data(config: TrainConfig) -> None:
 def _prepare_run(config: TrainConfig, run: Path, before: TrainConfig | None) -> None:
     """Begin a run directory, or check that the run in it, begun with `before`, can be gone on with."""
     if before is None:
-        check_new(run, _resume_command())
+        check_new(run, resume_command())
     else:
         # what may change: where things lie, how long and how visibly it trains; data and batches are compared by what they are
         ignored: dict[str, Any] = {"resume": False, "out": None, "name": "", "data": "", "max_steps": 10**9, "workers": 0, "batch_size": 1}
@@ -384,11 +383,11 @@ def _conclude(config: TrainConfig, run: Path, data: TrainingData, progress: Prog
         check_libraries()
         outcome = _compare(config, run, data)
     except MissingExtraError as error:
-        print(f"The comparison is left out: {error}. Then: {_resume_command()}")
+        print(f"The comparison is left out: {error}. Then: {resume_command()}")
     except NotFiniteError as error:
         raise TrainingError(f"nothing was learnt, {run / MODEL} cannot be used: {error}") from error
     except KeyboardInterrupt:
-        sys.exit(f"\nThe comparison was stopped; the model is whole in {run / MODEL}. To have the report later: {_resume_command()}")
+        sys.exit(f"\nThe comparison was stopped; the model is whole in {run / MODEL}. To have the report later: {resume_command()}")
     with closing(Tracker(run, progress.step)) as tracker:
         tracker.settings(config, outcome | {"test/best_validation_loss": progress.best_loss})
     print(f"model         {run / MODEL}")
@@ -423,37 +422,6 @@ def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, fl
     write_json(run / REPORT / "results.json", as_json(results, checkpoint=str(run / MODEL), data=config.data, pairs=len(pairs)))
     print(f"\nOn {len(pairs)} pairs whose prompts were never trained on:\n\n{markdown_table(results)}\n")
     return {f"test/{name}": found.mean for name, found in (results[0].metrics | results[0].slots).items()}
-
-
-def _resume_command() -> str:
-    """What was typed, to go on; of a launcher its options are not known."""
-    given = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--no-resume")]
-    script = sys.argv[0] if Path(sys.argv[0]).name == Path(__file__).name else Path(__file__).name
-    launcher = ["python"]
-    if any(name.startswith("ACCELERATE_") for name in os.environ):
-        launcher = ["accelerate launch"]
-    elif "LOCAL_WORLD_SIZE" in os.environ:
-        launcher = ["torchrun"]
-    options = ["OPTIONS AS BEFORE"] if launcher[0] != "python" else []
-    return " ".join([*launcher, *options, shlex.join([script, *given, "--resume"])])
-
-
-class _StopRequest:
-    """Inside the `with` block Ctrl-C and SIGTERM let the running step finish; a second one ends the process at once."""
-
-    def __enter__(self) -> _StopRequest:
-        self.asked = False
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(number, signal.SIG_DFL)
-        print("\nfinishing this step, then saving ...", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def drop_unused(network: nn.Module, run: Callable[[nn.Module, Tensor], Any], pix
     """
     try:  # without storage it costs nothing
         result, used = _used(copy.deepcopy(network).to("meta"), run, pixel_values.to("meta"))
-    except (RuntimeError, NotImplementedError):  # tensors that are no buffers stay where they are; some operations have no such version
+    except RuntimeError:  # tensors that are no buffers stay where they are; some operations have no such version
         result, used = _used(copy.deepcopy(network), run, pixel_values)
     for name, parameter in network.named_parameters():
         if name not in used:

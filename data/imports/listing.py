@@ -68,7 +68,7 @@ class Original:
             raise OriginalError(f"{self.name}: {error}", error.kind) from error
         except (FileNotFoundError, KeyError) as error:
             raise OriginalError(f"{self.name}: no such file", "missing image") from error
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError, EOFError) as error:
+        except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:
             if isinstance(error, OriginalError):
                 raise
             raise OriginalError(f"{self.name}: cannot be read ({error})", "unreadable file") from error

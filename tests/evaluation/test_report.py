@@ -7,10 +7,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from examples import painted
+from listed import ListedPairs
 from PIL import Image
 
 from data.errors import PairError
-from data.sources.chosen import ListedPairs, spread
+from data.sources.chosen import spread
 from data.sources.held_out import HeldOutPairs
 from data.store.pairs import Pair
 from diffusion.mini.world import Scene

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from listed import ListedPairs
 from PIL import Image
 
 from data.errors import ImageError, ShardError
 from data.loading.examples import Collate
-from data.sources.chosen import ListedPairs, spread
+from data.sources.chosen import spread
 from data.store.pairs import Pair
 from model import IGNORED_LABEL, Preprocessing
 from training.validation import ValidationPairs
