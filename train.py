@@ -59,7 +59,7 @@ from data.embeddings import sentence_model_at_hand
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
 from data.files import read_json, write_json
 from data.loading.examples import Batch
-from data.store.directory import DATASET_FILE
+from data.store.directory import DATASET_FILE, is_finished
 from evaluation.baselines import Constant, Nearest, known_pairs
 from evaluation.metrics import SentenceSimilarity, check_libraries, exact_match, token_f1
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
@@ -243,7 +243,8 @@ def fit(
                 # gradients are exchanged once, after the update's last batch
                 with accelerator.no_sync(wrapped) if number < len(update) - 1 else nullcontext():
                     with accelerator.autocast():
-                        loss = wrapped(on_device.images, on_device.input_ids, on_device.labels) * accelerator.num_processes / tokens
+                        summed = wrapped(on_device.images, on_device.input_ids, on_device.labels, on_device.pictures)
+                        loss = summed * accelerator.num_processes / tokens
                     accelerator.backward(loss)
                 meter.add_loss(loss)
             norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm))
@@ -314,6 +315,8 @@ def _prepare_data(config: TrainConfig) -> None:
     begun = Path(config.data) / DATASET_FILE
     about = read_json(begun) if begun.exists() else {}
     if "generate_data.py" not in about.get("command", "generate_data.py"):  # imported into it
+        return
+    if begun.exists() and is_finished(Path(config.data)):
         return
     arguments = about.get("arguments") or ["--out", config.data]
     command = [sys.executable, str(Path(__file__).with_name("generate_data.py")), *arguments]

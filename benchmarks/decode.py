@@ -4,13 +4,20 @@
     python benchmarks/decode.py --source microsoft/git-base
     python benchmarks/decode.py --batches 8 --modes "beam 4" --dtypes bfloat16 --json decode.json
     python benchmarks/decode.py --memory                 peak memory at beam 4, batch 32, a process for each
+    python benchmarks/decode.py --checkpoint assets/mini-inverter --before ../older     two states of this project, prompts as they end
 
-The ratio is hf_seconds / our_seconds. Greedy and beam search must write the same tokens, and the table says whether they did.
+The ratio is hf_seconds / our_seconds, with --before that of the older state to this one. Greedy and beam search must write the same tokens, and the
+table says whether they did.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import itertools
 import json
+import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -24,6 +31,7 @@ import psutil
 import torch
 import tyro
 from gits import build_pair, pictures
+from PIL import Image
 from rounds import median_seconds, report
 
 MODES = ("greedy", "beam 4", "8 samples")
@@ -42,6 +50,12 @@ class DecodeConfig:
     """New tokens, forced in both."""
     rounds: int = 3
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoint: str | None = None
+    """One of our checkpoints, writing whole prompts of pictures of the embedded world, in place of a GIT."""
+    before: Path | None = None
+    """Another checkout of this project to compare --checkpoint in, such as a `git worktree`."""
+    worker: bool = False
+    """Used by --before for its child processes: writes whenever it is asked to on standard input."""
     json: Path | None = None
     memory: bool = False
     """Measure peak memory instead of time."""
@@ -112,8 +126,87 @@ def print_memory(config: DecodeConfig) -> None:
     print(json.dumps({"mib": peak / 2**20}))
 
 
+def work(config: DecodeConfig) -> None:
+    """Write when asked: each line of standard input is (mode, batch, dtype); answers with seconds and texts."""
+    from inference import PromptInverter
+
+    images = [Image.open(io.BytesIO(base64.b64decode(line))) for line in json.loads(sys.stdin.readline())]
+    inverters: dict[str, Any] = {}
+    for line in sys.stdin:
+        mode, batch, dtype = json.loads(line)
+        if dtype not in inverters:
+            inverters[dtype] = PromptInverter.from_pretrained(config.checkpoint or "", device=config.device, dtype=dtype)
+        some = [images[i % len(images)] for i in range(batch)]
+        start = time.perf_counter()
+        if mode == "8 samples":
+            found = inverters[dtype].sample(some, num_samples=8, seed=0, batch_size=batch)
+        else:
+            found = inverters[dtype].predict(some, num_beams=1 if mode == "greedy" else 4, batch_size=batch)
+        seconds = time.perf_counter() - start
+        print(json.dumps({"seconds": seconds, "texts": [prediction.prompt for prediction in found]}), flush=True)
+
+
+def measure_states(config: DecodeConfig) -> None:
+    """This checkout beside another one, a process for each, one of which works at a time."""
+    here = Path(__file__).resolve().parents[1]
+    checkouts = {"before": (config.before or here).resolve(), "now": here}
+    command = [sys.executable, str(Path(__file__).resolve()), "--worker", "--checkpoint", str(Path(config.checkpoint or "").resolve())]
+    command += ["--device", config.device]
+    workers = {
+        name: subprocess.Popen(
+            command, cwd=place, env=os.environ | {"PYTHONPATH": str(place)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name, place in checkouts.items()
+    }
+
+    def ask(name: str, *question: object) -> Any:
+        pipe_in, pipe_out = workers[name].stdin, workers[name].stdout
+        assert pipe_in is not None
+        assert pipe_out is not None
+        pipe_in.write(json.dumps(question[0] if len(question) == 1 else question) + "\n")
+        pipe_in.flush()
+        return json.loads(pipe_out.readline()) if len(question) > 1 else None
+
+    for name in workers:
+        ask(name, [base64.b64encode(picture).decode() for picture in painted(32)])
+    rows = []
+    for dtype in config.dtypes:
+        for mode in config.modes:
+            for batch in config.batches:
+                answers = {name: [ask(name, mode, batch, dtype) for _ in range(2)][1:] for name in workers}  # the first one warms up
+                for _ in range(config.rounds - 1):
+                    for name in workers:
+                        answers[name].append(ask(name, mode, batch, dtype))
+                seconds = {name: statistics.median(answer["seconds"] for answer in found) for name, found in answers.items()}
+                equal = sum(a == b for a, b in zip(answers["before"][0]["texts"], answers["now"][0]["texts"], strict=True))
+                row = {"dtype": dtype, "mode": mode, "batch": batch} | {f"{name} images/s": batch / took for name, took in seconds.items()}
+                rows.append(row | {"ratio": seconds["before"] / seconds["now"], "same texts": f"{equal} of {batch}"})
+                print(rows[-1], file=sys.stderr)
+    for worker in workers.values():
+        worker.terminate()
+    report(f"Prompts of {config.checkpoint}, medians of {config.rounds} rounds", rows, torch.device(config.device), config.json)
+
+
+def painted(count: int) -> list[bytes]:
+    """So many pictures of the embedded world, as files."""
+    from diffusion.mini.world import random_scenes
+    from diffusion.pipelines import load_pipeline, synthesize
+
+    prompts = [prompt for _, prompt in itertools.islice(random_scenes(31, held_out=True), count)]
+    found = []
+    for image in synthesize(load_pipeline("mini", device=torch.device("cpu")), prompts, range(count), steps=4, guidance_scale=1.0):
+        buffer = io.BytesIO()
+        image.save(buffer, "png")
+        found.append(buffer.getvalue())
+    return found
+
+
 def main(config: DecodeConfig) -> None:
-    if config.memory_of:
+    if config.worker:
+        work(config)
+    elif config.checkpoint is not None:
+        measure_states(config)
+    elif config.memory_of:
         print_memory(config)
     elif config.memory:
         measure_memory(config)

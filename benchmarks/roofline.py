@@ -95,7 +95,7 @@ def main(config: RooflineConfig) -> None:
             image = model.encoder(pixels)
             prefix = model.decoder.prefix(image)
             hypotheses = batch * config.beams
-            cache = KVCache(model.config.layers, hypotheses, model.config.heads, PAST + 1, model.config.head_dim, dtype=dtype, device=device)
+            cache = KVCache(model.config.layers, hypotheses, model.config.heads, model.config.head_dim, dtype=dtype, device=device)
             model.decoder(torch.full((hypotheses, PAST), 5, device=device), prefix, cache)
             token = torch.full((hypotheses, 1), 5, device=device)
 

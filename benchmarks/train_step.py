@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --batches 8 --dtypes bfloat16 --json train_step.json
+    python benchmarks/train_step.py --captions 5        ours alone: the captions of a picture as one row each, and sharing it
 
 bfloat16 is autocast over float32 weights. Both predict the same text tokens; the losses of both are compared first, without dropout.
 """
@@ -20,6 +21,10 @@ import tyro
 from gits import build_pair, pictures
 from rounds import median_seconds, report
 
+from model import CaptionModel, EncoderConfig, ModelConfig, Preprocessing
+from training.config import PRESETS
+from training.objective import CaptionLoss
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainStepConfig:
@@ -30,6 +35,8 @@ class TrainStepConfig:
     batches: tuple[int, ...] = (8, 32)
     dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("bfloat16", "float32")
     text_tokens: int = 24
+    captions: int = 1
+    """Of each picture, on the features of a frozen encoder, in the network of the preset small; 1 compares with Hugging Face's GIT instead."""
     rounds: int = 3
     compile: bool = False
     """Compile ours with torch.compile."""
@@ -72,7 +79,50 @@ def steps_of(config: TrainStepConfig, theirs: Any, ours: Any, batch: int, dtype:
     }
 
 
+def measure_captions(config: TrainStepConfig) -> None:
+    """A row for each caption beside captions that share what is computed of their picture."""
+    device, rows = torch.device(config.device), []
+    preset = PRESETS["small"]().model
+    shape: dict[str, Any] = {
+        "width": preset.width,
+        "layers": preset.layers,
+        "heads": preset.heads,
+        "ffn_width": preset.ffn_width,
+        "vocab_size": preset.vocab_size,
+    }
+    shape |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "dropout": 0.0}
+    encoder = EncoderConfig(name=preset.encoder, stage=preset.stage)
+    for dtype in config.dtypes:
+        autocast = torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
+        for batch in config.batches:
+            torch.manual_seed(0)
+            images = -(-batch // config.captions)
+            owners = (torch.arange(batch) // config.captions).to(device)
+            ids = torch.randint(3, preset.vocab_size, (batch, config.text_tokens), generator=torch.Generator().manual_seed(2)).to(device)
+            model = CaptionModel(
+                ModelConfig(encoder=encoder, preprocessing=Preprocessing(image_size=224), max_text_tokens=config.text_tokens, **shape)
+            ).to(device)
+            model.encoder.backbone.requires_grad_(False)
+            with torch.no_grad():
+                features = model.encoder.features(pictures(images, device=device, dtype=torch.float32))
+            objective = CaptionLoss(model, from_features=True)
+            count = ids[:, 1:].numel()
+            steps = {
+                "a row each": Step(model, lambda o=objective, f=features, i=ids, p=owners, n=count: o(f[p], i[:, :-1], i[:, 1:]) / n, autocast),
+                "shared": Step(model, lambda o=objective, f=features, i=ids, p=owners, n=count: o(f, i[:, :-1], i[:, 1:], p) / n, autocast),
+            }
+            losses = {name: step.loss() for name, step in steps.items()}
+            seconds = median_seconds(steps, rounds=config.rounds, device=device)
+            row = {"dtype": dtype, "pairs": batch, "pictures": images} | {f"{name} pairs/s": batch / took for name, took in seconds.items()}
+            rows.append(row | {"ratio": seconds["a row each"] / seconds["shared"]} | {f"{name} loss": f"{loss:.5f}" for name, loss in losses.items()})
+            print(rows[-1], file=sys.stderr)
+    report(f"Training step, {config.captions} captions a picture, frozen encoder, medians of {config.rounds} rounds", rows, device, config.json)
+
+
 def main(config: TrainStepConfig) -> None:
+    if config.captions > 1:
+        measure_captions(config)
+        return
     device, rows = torch.device(config.device), []
     for dtype in config.dtypes:
         for batch in config.batches:

@@ -9,22 +9,17 @@ from typing import Any
 
 import torch
 
-from diffusion.mini import MINI
-
 # models distilled to few steps, most of them without classifier-free guidance, by the names that their makers gave them on the Hub
 _DISTILLED = {"schnell": (4, 0.0), "lightning": (4, 0.0), "hyper": (8, 0.0), "turbo": (4, 0.0), "lcm": (8, 1.0), "distill": (8, 0.0)}
-_LCM, _FEW = (8, 1.0), (4, 0.0)
+_LCM, _FEW, _GUIDED_FEW = (8, 1.0), (4, 0.0), (4, 1.0)
 # diffusers says 50 for these; with a multistep solver more than 25 or 30 change little
 _USUAL = {"StableDiffusionPipeline": (25, 7.5), "StableDiffusionXLPipeline": (30, 5.0)}
 _FALLBACK = (30, 5.0)
-_EMBEDDED = (12, 4.0)  # 20 steps gave pictures that look the same
 
 
 def usual_sampling(pipeline: Any, name: str) -> tuple[int, float]:
     """(steps, guidance scale): of a distilled model as its own config shows it, or its name on the Hub, else as its class says. Where a directory
     lies says nothing of what is in it."""
-    if name == MINI:
-        return _EMBEDDED
     if (found := _distilled(pipeline)) is not None:
         return found
     owner, _, repository = name.partition("/")
@@ -43,17 +38,18 @@ def usual_sampling(pipeline: Any, name: str) -> tuple[int, float]:
 
 
 def _distilled(pipeline: Any) -> tuple[int, float] | None:
-    """By traits that only distilled models have: LCM's scheduler or guidance embedding; Flux without one; Euler's steps counted from the last, as
-    SD-Turbo and SDXL-Lightning take them (models of v-prediction count so for another reason)."""
+    """By traits that only distilled models have: LCM's scheduler; a guidance embedding, of LCM's or, with DDIM's steps counted from the last, of
+    those distilled progressively, as the embedded one; Flux without one; Euler's steps counted from the last, as SD-Turbo and SDXL-Lightning
+    take them (models of v-prediction count so for another reason)."""
     scheduler, denoiser = pipeline.scheduler, getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     settings, shape = getattr(scheduler, "config", {}), getattr(denoiser, "config", {})
     kind = type(scheduler).__name__
+    trailing = settings.get("timestep_spacing") == "trailing"
     if kind == "LCMScheduler" or shape.get("time_cond_proj_dim") is not None:
-        return _LCM
+        return _GUIDED_FEW if kind == "DDIMScheduler" and trailing else _LCM
     if type(pipeline).__name__.startswith("Flux") and shape.get("guidance_embeds") is False:
         return _FEW
-    trailing = settings.get("timestep_spacing") == "trailing" and settings.get("prediction_type") == "epsilon"
-    return _FEW if trailing and kind.startswith("Euler") else None
+    return _FEW if trailing and settings.get("prediction_type") == "epsilon" and kind.startswith("Euler") else None
 
 
 def usual_dtype(parts: Mapping[str, Any], device: torch.device) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import shutil
@@ -98,13 +99,23 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype | None
 
 @cache
 def model_revision(model: str) -> str | None:
-    """The commit of a model of the Hub as it was downloaded; None for a directory, and for the embedded one."""
-    if model == MINI or Path(model).exists():
+    """The commit of a model of the Hub as it was downloaded; what the embedded one's UNet is known by; None for a directory."""
+    if model == MINI:
+        return fingerprint(MINI_DIRECTORY)
+    if Path(model).exists():
         return None
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(model, INDEX_FILE)
     return Path(found).parent.name if isinstance(found, str) else None
+
+
+def fingerprint(directory: Path) -> str:
+    """By which the weights of a pipeline's UNet are known again."""
+    digest = hashlib.sha256()
+    for path in sorted((directory / "unet").glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def _left_out(parts: Mapping[str, Any]) -> dict[str, None]:
@@ -216,6 +227,8 @@ def synthesize(
     guidance = "true_cfg_scale" if "true_cfg_scale" in parameters and parameters["guidance_scale"].default is None else "guidance_scale"
     arguments: dict[str, Any] = {"num_inference_steps": steps, guidance: guidance_scale, "generator": generators}
     if negative_prompt:
+        if getattr(getattr(pipeline, "unet", None), "config", {}).get("time_cond_proj_dim") is not None:  # diffusers would say nothing
+            raise PipelineError("this model paints without a second pass, so that a negative prompt changes nothing; leave --negative-prompt out")
         if "negative_prompt" not in parameters:
             raise PipelineError(f"{type(pipeline).__name__} takes no negative prompt; leave --negative-prompt out")
         arguments["negative_prompt"] = [negative_prompt] * len(prompts)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from model.cache import KVCache, PrefixCache
+from model.cache import KVCache, PrefixCache, StaticCache
 from model.config import ModelConfig
 from model.dropout import Dropout, dropout
 from model.linear import Linear, linear
@@ -66,18 +66,19 @@ class Decoder(nn.Module):
         query, key, value = block.project(x)
         return block.finish(x, attend(query, key, value, None, self._attention_dropout)), key, value
 
-    def forward(self, input_ids: Tensor, prefix: PrefixCache, cache: KVCache | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, prefix: PrefixCache, cache: KVCache | StaticCache | None = None) -> Tensor:
         """(N, T) token ids after what `cache` holds -> (N, T, K) hidden states.
 
         N is B times the number of hypotheses per image: rows i*n to (i+1)*n - 1 belong to image i of `prefix`. With a `cache` the new
         keys and values are stored in it.
         """
-        new, past = input_ids.shape[1], cache.length if cache is not None else 0
-        if past + new > self.config.max_text_tokens:
-            raise ValueError(f"{past + new} text tokens, but this model knows positions for {self.config.max_text_tokens}")
-        x = self.token_embedding(input_ids) + self.position_embedding.weight[past : past + new]
+        new, image_tokens = input_ids.shape[1], prefix.keys[0].shape[2]
+        positions = cache.positions(new) if cache is not None else slice(0, new)
+        if isinstance(positions, slice) and positions.stop > self.config.max_text_tokens:
+            raise ValueError(f"{positions.stop} text tokens, but this model knows positions for {self.config.max_text_tokens}")
+        x = self.token_embedding(input_ids) + self.position_embedding.weight[positions]
         x = self.dropout(self.embedding_norm(x))
-        mask = text_rows(prefix.keys[0].shape[2], past, new, input_ids.device) if new > 1 else None  # one new token sees all there is
+        mask = cache.mask(image_tokens, new) if cache is not None else text_rows(image_tokens, 0, new, input_ids.device)
         for i, block in enumerate(self._layers):
             x = self._run(self._text_layer, block, x, prefix.keys[i], prefix.values[i], mask, cache, i)
         if cache is not None:
@@ -85,7 +86,14 @@ class Decoder(nn.Module):
         return self.final_norm(x)
 
     def _text_layer(
-        self, block: Block, x: Tensor, prefix_key: Tensor, prefix_value: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
+        self,
+        block: Block,
+        x: Tensor,
+        prefix_key: Tensor,
+        prefix_value: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | StaticCache | None,
+        layer: int,
     ) -> Tensor:
         query, key, value = block.project(x)
         if cache is not None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 Tokens = tuple[int, ...]
 _ABOVE_SMOOTHING = 3
+_LOOK_EVERY = 8  # steps, where finished texts stay
 _NOTHING_LEFT = "the banned texts leave no token to go on with; ban less"
 
 
@@ -64,44 +67,85 @@ class TextRules:
     banned: tuple[Tokens, ...] = ()
     forbidden: Callable[[Tokens], Sequence[int]] | None = None
 
-    def allow(self, log_probs: Tensor, texts: Sequence[Tokens]) -> Tensor:
-        """(N, V) log-probabilities after `texts`, (N,), all of the same length, with minus infinity where a token may not come next."""
-        too_short = len(texts[0]) < self.min_new_tokens
+    def allow(self, log_probs: Tensor, texts: Tensor) -> Tensor:
+        """(N, V) log-probabilities after `texts`, (N, length) tokens, with minus infinity where a token may not come next."""
+        too_short = texts.shape[1] < self.min_new_tokens
         if not too_short and not self.banned and self.forbidden is None:
             return log_probs
         allowed = log_probs.clone()
         if too_short:
             allowed[:, self.eos] = float("-inf")
-        for row, text in enumerate(texts):
-            written = self.start + text
-            for *before, last in self.banned:
-                if len(before) <= len(written) and written[len(written) - len(before) :] == tuple(before):
-                    allowed[row, last] = float("-inf")
-            if self.forbidden is not None:
-                allowed[row, list(self.forbidden(written[1:]))] = float("-inf")
+        written = torch.cat([texts.new_tensor(self.start).expand(len(texts), -1), texts], dim=1)
+        for before, lasts in self._endings.items():
+            if len(before) <= written.shape[1]:
+                said = (written[:, written.shape[1] - len(before) :] == texts.new_tensor(before)).all(1)
+                allowed[:, lasts] = allowed[:, lasts].masked_fill(said[:, None], float("-inf"))
+        if self.forbidden is not None:
+            for row, text in enumerate(written[:, 1:].tolist()):
+                allowed[row, list(self.forbidden(tuple(text)))] = float("-inf")
         return allowed
+
+    @cached_property
+    def _endings(self) -> dict[Tokens, list[int]]:
+        """What may not come after what."""
+        endings: dict[Tokens, list[int]] = {}
+        for *before, last in self.banned:
+            endings.setdefault(tuple(before), []).append(last)
+        return endings
+
+
+class _Texts:
+    """Tokens and the network's log-probabilities of some texts, on the device; after a text's end token anything may stand."""
+
+    def __init__(self, count: int, rules: TextRules, device: torch.device) -> None:
+        self.tokens = torch.full((count, rules.max_new_tokens), rules.eos, device=device)
+        self.log_probs = torch.zeros(count, rules.max_new_tokens, device=device)
+        self.rules = rules
+
+    def write(self, texts: Tensor, length: int, tokens: Tensor, log_probs: Tensor) -> None:
+        """The `length`-th token, the first being 1, of the texts at these indices."""
+        self.tokens[texts, length - 1] = tokens
+        self.log_probs[texts, length - 1] = log_probs
+
+    def hypotheses(self) -> list[Hypothesis]:
+        found = []
+        for tokens, log_probs in zip(self.tokens.tolist(), self.log_probs.tolist(), strict=True):
+            length = tokens.index(self.rules.eos) + 1 if self.rules.eos in tokens else len(tokens)
+            found.append(Hypothesis(tuple(tokens[:length]), tuple(log_probs[:length])))
+            if float("-inf") in found[-1].log_probs:
+                raise ValueError(_NOTHING_LEFT)
+        return found
 
 
 @torch.inference_mode()
-def greedy_search(state: Hypotheses, images: int, rules: TextRules, device: torch.device) -> list[Hypothesis]:
-    """The likeliest token at every step, for each of `images` images; finished rows leave the batch."""
-    texts: list[list[tuple[int, float]]] = [[] for _ in range(images)]
-    alive = list(range(images))
+def greedy_search(state: Hypotheses, images: int, rules: TextRules, device: torch.device, *, leave: bool = True) -> list[Hypothesis]:
+    """The likeliest token at every step, for each of `images` images.
+
+    Args:
+        leave: finished texts leave the batch, so that later steps cost less. If they stay, every step has the same shape, and the host waits for
+            the device at one step in eight only.
+    """
+    texts, going = _Texts(images, rules, device), torch.arange(images, device=device)
     log_probs = state.step(torch.tensor([rules.start] * images, device=device))
+    ended = torch.zeros(images, dtype=torch.bool, device=device)
     for length in range(1, rules.max_new_tokens + 1):
-        best = rules.allow(log_probs, [tuple(token for token, _ in texts[image]) for image in alive]).max(dim=-1)
-        for image, score, token in zip(alive, best.values.tolist(), best.indices.tolist(), strict=True):
-            if score == float("-inf"):
-                raise ValueError(_NOTHING_LEFT)
-            texts[image].append((token, score))
-        going_on = (best.indices != rules.eos).nonzero().squeeze(1)
-        if len(going_on) == 0 or length == rules.max_new_tokens:
+        allowed = rules.allow(log_probs, texts.tokens[going, : length - 1])
+        best = allowed.max(dim=-1)
+        texts.write(going, length, best.indices, best.values)
+        ended = ended | (best.indices == rules.eos)
+        if length == rules.max_new_tokens or _all(ended, length, leave):
             break
-        if len(going_on) < len(alive):
-            state.select(going_on, going_on)
-            alive = [alive[i] for i in going_on.tolist()]
-        log_probs = state.step(best.indices[going_on, None])
-    return [_hypothesis(text) for text in texts]
+        following = best.indices
+        if leave and bool(ended.any()):
+            on = (~ended).nonzero().squeeze(1)
+            state.select(on, on)
+            going, ended, following = going[on], ended[on], following[on]
+        log_probs = state.step(following[:, None])
+    return texts.hypotheses()
+
+
+def _all(ended: Tensor, length: int, leave: bool) -> bool:
+    return (leave or length % _LOOK_EVERY == 0) and bool(ended.all())
 
 
 @torch.inference_mode()
@@ -114,88 +158,111 @@ def beam_search(
     num_beams: int,
     num_return: int,
     length_penalty: float,
+    leave: bool = True,
 ) -> list[list[Hypothesis]]:
     """For each image the `num_return` best texts, best first, ranked by sum of log-probabilities / length ** `length_penalty`.
 
     The length counts the end token, and an image is done when no unfinished text, at its present score and length, would rank among its
     `num_beams` finished ones: the definitions of Hugging Face's `generate` (early_stopping=False).
     The state must hold one row per image at first; it grows to `num_beams` rows after the first step.
+
+    Args:
+        leave: images that are done leave the batch; see `greedy_search`.
     """
-    searches = [_ImageSearch(num_beams, length_penalty) for _ in range(images)]
-    alive = list(range(images))
+    going = torch.arange(images, device=device)
+    finished = _Finished.none(images, num_beams, rules.max_new_tokens, device)
+    kept = _Finished.none(images, num_beams, rules.max_new_tokens, device)  # of the images that have left
+    done = torch.zeros(images, dtype=torch.bool, device=device)
+    tokens, sums = torch.zeros(2, images, 1, 0, device=device)  # (B, beams, length): the sums of log-probabilities after each token
+    tokens, total = tokens.long(), torch.zeros(images, 1, device=device)
     log_probs = state.step(torch.tensor([rules.start] * images, device=device))
     vocabulary = log_probs.shape[-1]
-    width = 1  # rows per image
-    sums = torch.zeros(images, 1, device=device)
     for length in range(1, rules.max_new_tokens + 1):
-        allowed = rules.allow(log_probs, [tokens for image in alive for tokens in searches[image].beams])
-        totals = (sums[:, :, None] + allowed.view(len(alive), width, vocabulary)).flatten(1)
-        top = totals.topk(min(2 * num_beams, totals.shape[1]), dim=1)
-        keep_rows, keep_tokens, keep_sums, keep_images = [], [], [], []
-        for i, (image, values, places) in enumerate(zip(alive, top.values.tolist(), top.indices.tolist(), strict=True)):
-            candidates = [(value, place // vocabulary, place % vocabulary) for value, place in zip(values, places, strict=True)]
-            going_on = searches[image].take(candidates, rules.eos, length, last=length == rules.max_new_tokens)
-            if going_on:
-                keep_images.append(i)
-                keep_rows += [i * width + beam for _, beam, _ in going_on]
-                keep_tokens += [token for _, _, token in going_on]
-                keep_sums.append([value for value, _, _ in going_on])
-        if not keep_images:
+        width, last = tokens.shape[1], length == rules.max_new_tokens
+        allowed = rules.allow(log_probs, tokens.flatten(0, 1)).view(-1, width, vocabulary)
+        top = (total[:, :, None] + allowed).flatten(1).topk(min(2 * num_beams, width * vocabulary), dim=1)
+        beam, token = top.indices // vocabulary, top.indices % vocabulary
+        tokens = torch.cat([_at(tokens, beam), token[:, :, None]], dim=2)
+        sums = torch.cat([_at(sums, beam), top.values[:, :, None]], dim=2)
+        ends = token == rules.eos
+        # an end that is not among the best would crowd out better texts
+        best = slice(0, num_beams)
+        finished = finished.with_more(tokens[:, best], sums[:, best], (ends[:, best] | last) & ~done[:, None], length_penalty)
+        order = ends.int().sort(dim=1, stable=True).indices[:, best]  # the likeliest that go on
+        if order.shape[1] < num_beams:  # a vocabulary smaller than the beam
+            order = torch.cat([order, order[:, :1].expand(-1, num_beams - order.shape[1])], dim=1)
+        total = top.values.gather(1, order).masked_fill(ends.gather(1, order), float("-inf"))
+        total[:, top.values.shape[1] :] = float("-inf")
+        possible = total[:, 0].to(finished.ranks.dtype) / length**length_penalty
+        done = done | (possible == float("-inf")) | (finished.ranks[:, -1] >= possible)
+        if last or _all(done, length, leave):
             break
-        all_stay = len(keep_images) == len(alive)
-        state.select(torch.tensor(keep_rows, device=device), None if all_stay else torch.tensor(keep_images, device=device))
-        alive = [alive[i] for i in keep_images]
-        width = num_beams
-        sums = torch.tensor(keep_sums, device=device)
-        log_probs = state.step(torch.tensor(keep_tokens, device=device)[:, None])
-    return [search.best(num_return) for search in searches]
+        rows = torch.arange(len(tokens), device=device)[:, None] * width + beam.gather(1, order)
+        tokens, sums, following = _at(tokens, order), _at(sums, order), token.gather(1, order)
+        staying = None
+        if leave and bool(done.any()):
+            gone, staying = done.nonzero().squeeze(1), (~done).nonzero().squeeze(1)
+            kept.put(going[gone], finished.of(gone))
+            finished, going, done = finished.of(staying), going[staying], done[staying]
+            rows, tokens, sums, total, following = (part[staying] for part in (rows, tokens, sums, total, following))
+        state.select(rows.flatten(), staying)
+        log_probs = state.step(following.flatten()[:, None])
+    kept.put(going, finished)
+    return kept.best(num_return)
 
 
-class _ImageSearch:
-    """The beams of one image and its finished texts. A beam is its tokens and the sum of log-probabilities after each."""
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    """(B, n, T), (B, m) -> (B, m, T), those at the places."""
+    return values.gather(1, places[:, :, None].expand(-1, -1, values.shape[2]))
 
-    def __init__(self, num_beams: int, length_penalty: float) -> None:
-        self.num_beams = num_beams
-        self.length_penalty = length_penalty
-        self.beams: list[Tokens] = [()]
-        self.sums: list[tuple[float, ...]] = [()]
-        self.finished: list[tuple[float, Tokens, tuple[float, ...]]] = []  # (rank, tokens, sums), best first
 
-    def take(self, candidates: Sequence[tuple[float, int, int]], eos: int, length: int, *, last: bool) -> list[tuple[float, int, int]]:
-        """Sort (sum, beam, token) candidates, best first, into finished and unfinished; return the unfinished, none if done."""
-        going_on: list[tuple[float, int, int]] = []
-        for place, (total, beam, token) in enumerate(candidates):
-            if token == eos or last:
-                if place < self.num_beams:  # an end that is not among the best would crowd out better texts
-                    self._finish(total, beam, token, length)
-            elif len(going_on) < self.num_beams:
-                going_on.append((total, beam, token))
-        if last or not going_on:
-            return []
-        while len(going_on) < self.num_beams:  # fewer candidates than beams: a vocabulary smaller than the beam
-            going_on.append((float("-inf"), *going_on[0][1:]))
-        self.beams, self.sums = (
-            [(*self.beams[beam], token) for _, beam, token in going_on],
-            [(*self.sums[beam], total) for total, beam, _ in going_on],
-        )
-        best_possible = going_on[0][0] / length**self.length_penalty
-        done = best_possible == float("-inf") or (len(self.finished) >= self.num_beams and self.finished[-1][0] >= best_possible)
-        return [] if done else going_on
+@dataclass
+class _Finished:
+    """The best finished texts of each image, best first: ranks (B, K), minus infinity where there is none, lengths (B, K), and tokens and sums of
+    log-probabilities after each, (B, K, most tokens)."""
 
-    def _finish(self, total: float, beam: int, token: int, length: int) -> None:
-        if total == float("-inf"):
-            return
-        self.finished.append((total / length**self.length_penalty, (*self.beams[beam], token), (*self.sums[beam], total)))
-        self.finished.sort(key=lambda text: -text[0])
-        del self.finished[self.num_beams :]
+    ranks: Tensor
+    lengths: Tensor
+    tokens: Tensor
+    sums: Tensor
 
-    def best(self, count: int) -> list[Hypothesis]:
-        if not self.finished:
-            raise ValueError(_NOTHING_LEFT)
-        return [
-            Hypothesis(tokens, tuple(after - before for before, after in zip((0.0, *sums), sums, strict=False)))
-            for _, tokens, sums in self.finished[:count]
-        ]
+    @classmethod
+    def none(cls, images: int, count: int, most: int, device: torch.device) -> _Finished:
+        exact = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        ranks = torch.full((images, count), float("-inf"), dtype=exact, device=device)
+        tokens = torch.zeros(images, count, most, dtype=torch.long, device=device)
+        return cls(ranks, torch.zeros_like(ranks, dtype=torch.long), tokens, torch.zeros(images, count, most, device=device))
+
+    def with_more(self, tokens: Tensor, sums: Tensor, ends: Tensor, length_penalty: float) -> _Finished:
+        """With the texts, (B, n, length), that end here; among equals those that were there before come first."""
+        length, count, most = tokens.shape[2], self.ranks.shape[1], self.tokens.shape[2]
+        ranks = (sums[:, :, -1].to(self.ranks.dtype) / length**length_penalty).masked_fill(~ends, float("-inf"))
+        ranks = torch.cat([self.ranks, ranks], dim=1)
+        order = ranks.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        lengths = torch.cat([self.lengths, torch.full_like(ends, length, dtype=torch.long)], dim=1)
+        tokens, sums = (F.pad(part, (0, most - length)) for part in (tokens, sums))
+        tokens, sums = torch.cat([self.tokens, tokens], dim=1), torch.cat([self.sums, sums], dim=1)
+        return _Finished(ranks.gather(1, order), lengths.gather(1, order), _at(tokens, order), _at(sums, order))
+
+    def of(self, images: Tensor) -> _Finished:
+        return _Finished(self.ranks[images], self.lengths[images], self.tokens[images], self.sums[images])
+
+    def put(self, images: Tensor, texts: _Finished) -> None:
+        for ours, theirs in ((self.ranks, texts.ranks), (self.lengths, texts.lengths), (self.tokens, texts.tokens), (self.sums, texts.sums)):
+            ours[images] = theirs
+
+    def best(self, count: int) -> list[list[Hypothesis]]:
+        found = []
+        for texts in zip(self.ranks.tolist(), self.lengths.tolist(), self.tokens.tolist(), self.sums.tolist(), strict=True):
+            one = [
+                Hypothesis(tuple(tokens[:length]), tuple(after - before for before, after in zip((0.0, *sums), sums[:length], strict=False)))
+                for rank, length, tokens, sums in list(zip(*texts, strict=True))[:count]
+                if rank > float("-inf")
+            ]
+            if not one:
+                raise ValueError(_NOTHING_LEFT)
+            found.append(one)
+        return found
 
 
 @torch.inference_mode()
@@ -211,49 +278,61 @@ def sample(
     top_p: float,
     smoothing: float,
     chances: Tensor,
+    leave: bool = True,
 ) -> list[list[Hypothesis]]:
     """`num_samples` texts for each image, drawn token by token from the network's distribution, best first.
 
     `smoothing` is the label smoothing that the network was trained with, which is taken off; `temperature` flattens (above 1) or sharpens the
     distribution, `top_k` keeps the likeliest k tokens (0: all), `top_p` the fewest likeliest tokens that together have that probability (nucleus
     sampling, arXiv 1904.09751); in this order. `chances` (images * num_samples, max_new_tokens), float64 from 0 up to 1, decide what is drawn.
-    The state must hold one row per image at first; it grows to `num_samples` rows after the first step, and finished texts leave it.
+    The state must hold one row per image at first; it grows to `num_samples` rows after the first step.
+
+    Args:
+        leave: finished texts leave the batch; see `greedy_search`.
     """
-    texts: list[list[tuple[int, float]]] = [[] for _ in range(images * num_samples)]
+    texts, going = _Texts(images * num_samples, rules, device), torch.arange(images * num_samples, device=device)
     log_probs = state.step(torch.tensor([rules.start] * images, device=device)).repeat_interleave(num_samples, 0)
-    rows = list(range(images * num_samples))  # the text that each row of `log_probs` continues
-    alive = images  # images in `state`
-    position = [row // num_samples for row in rows]  # the row of `state` behind each row of `log_probs`
+    ended = torch.zeros(len(going), dtype=torch.bool, device=device)
+    impossible = torch.zeros((), dtype=torch.bool, device=device)
+    continued, own = going, going // num_samples  # the place in `going` that each row of `state` continues, and the row of each place
     for length in range(1, rules.max_new_tokens + 1):
-        allowed = rules.allow(log_probs, [tuple(token for token, _ in texts[row]) for row in rows])
-        if bool((allowed.amax(-1) == float("-inf")).any()):
-            raise ValueError(_NOTHING_LEFT)
-        drawn = draw(restrict(without_smoothing(allowed, smoothing) / temperature, top_k, top_p), chances[rows, length - 1])
-        own = log_probs.gather(1, drawn).squeeze(1).tolist()
-        going_on: dict[int, list[int]] = {}  # image -> places in `rows`
-        for place, (row, token, score) in enumerate(zip(rows, drawn.squeeze(1).tolist(), own, strict=True)):
-            texts[row].append((token, score))
-            if token != rules.eos:
-                going_on.setdefault(row // num_samples, []).append(place)
-        if not going_on or length == rules.max_new_tokens:
+        allowed = rules.allow(log_probs, texts.tokens[going, : length - 1])
+        impossible = impossible | ((allowed.amax(-1) == float("-inf")) & ~ended).any()
+        chance = chances[going.to(chances.device), length - 1]
+        drawn = draw(restrict(without_smoothing(allowed, smoothing) / temperature, top_k, top_p), chance).squeeze(1)
+        texts.write(going, length, drawn, log_probs.gather(1, drawn[:, None]).squeeze(1))
+        ended = ended | (drawn == rules.eos)
+        if length == rules.max_new_tokens or _all(ended, length, leave):
             break
-        # every image needs the same number of rows: the one with most unfinished texts decides, others repeat one of theirs
-        images_before = sorted({row // num_samples for row in rows})
-        width = max(map(len, going_on.values()))
-        padded = [places + places[:1] * (width - len(places)) for places in going_on.values()]
-        kept_images = [images_before.index(image) for image in going_on] if len(going_on) < alive else None
-        alive = len(going_on)
-        places = [place for group in padded for place in group]
-        state.select(
-            torch.tensor([position[place] for place in places], device=device),
-            None if kept_images is None else torch.tensor(kept_images, device=device),
-        )
-        log_probs = state.step(drawn[places])
-        real = [i * width + j for i, group in enumerate(going_on.values()) for j in range(len(group))]
-        log_probs, position = log_probs[real], real
-        rows = [rows[place] for group in going_on.values() for place in group]
-    found = [_hypothesis(text) for text in texts]
+        images_before = torch.unique_consecutive(going // num_samples) if leave else None
+        shrinks = images_before is not None and bool(ended.any())
+        if shrinks:
+            going, own, drawn, ended = going[~ended], own[~ended], drawn[~ended], ended[~ended]
+        if shrinks or length == 1:
+            continued, places = _evenly(going // num_samples) if leave else (going, going)
+            state.select(own[continued], _staying(images_before, going // num_samples) if images_before is not None else None)
+            own = places
+        log_probs = state.step(drawn[continued, None])[own]
+    if bool(impossible):
+        raise ValueError(_NOTHING_LEFT)
+    found = texts.hypotheses()
     return [sorted(found[i : i + num_samples], key=lambda text: -text.score) for i in range(0, len(found), num_samples)]
+
+
+def _evenly(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The same number of rows for each image, as the state wants them, from the image of each text, in order: the text that each row continues, where
+    an image has fewer than another once more its first, and the row of each text."""
+    _, image, counts = torch.unique_consecutive(images, return_inverse=True, return_counts=True)
+    first, width = counts.cumsum(0) - counts, int(counts.max())
+    column = torch.arange(width, device=images.device)
+    continued = first[:, None] + torch.where(column < counts[:, None], column, 0)
+    return continued.flatten(), image * width + torch.arange(len(images), device=images.device) - first[image]
+
+
+def _staying(before: Tensor, images: Tensor) -> Tensor | None:
+    """The places in `before` of the images that stay; None if all do."""
+    after = torch.unique_consecutive(images)
+    return torch.searchsorted(before, after) if len(after) < len(before) else None
 
 
 def without_smoothing(log_probs: Tensor, smoothing: float) -> Tensor:
@@ -287,8 +366,5 @@ def draw(log_probs: Tensor, chances: Tensor) -> Tensor:
     of probabilities passes the chance. One random number a row is much quicker than `torch.multinomial`, which draws one for each token."""
     sums = log_probs.to(chances.device).double().softmax(-1).cumsum(-1)
     found = torch.searchsorted(sums, (1 - chances[:, None]) * sums[:, -1:])  # above 0: never an impossible token
+    found = found.clamp(max=log_probs.shape[-1] - 1)  # where every token is impossible
     return found.to(log_probs.device)
-
-
-def _hypothesis(text: Sequence[tuple[int, float]]) -> Hypothesis:
-    return Hypothesis(tuple(token for token, _ in text), tuple(score for _, score in text))

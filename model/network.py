@@ -13,14 +13,16 @@ tokens        --decode-->          the prompt                            tokeniz
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.cache import KVCache, PrefixCache
+from model.cache import KVCache, PrefixCache, StaticCache
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.decoding import Hypothesis, NotFiniteError, TextRules, Tokens, beam_search, greedy_search, sample
@@ -43,6 +45,7 @@ class CaptionModel(nn.Module):
         self.config = config
         self.encoder = ImageEncoder(config.encoder, config.preprocessing, config.width)
         self.decoder = Decoder(config)
+        self._static_step: Callable[[Tensor, PrefixCache, StaticCache], Tensor] | None = None
 
     @classmethod
     def from_git(cls, source: str | Path | Mapping[str, Tensor], *, revision: str | None = None) -> CaptionModel:
@@ -124,13 +127,19 @@ class CaptionModel(nn.Module):
         """
         return self.summed_loss(pixel_values, input_ids, labels) / (labels != IGNORED_LABEL).sum().clamp(min=1)
 
-    def summed_loss(self, pixel_values: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
-        """As `loss`, but the sum: what gradient accumulation and several processes divide by the step's total token count."""
-        return self.summed_loss_on(self.encoder(pixel_values), input_ids, labels)
+    def summed_loss(self, pixel_values: Tensor, input_ids: Tensor, labels: Tensor, pictures: Tensor | None = None) -> Tensor:
+        """As `loss`, but the sum: what gradient accumulation and several processes divide by the step's total token count.
 
-    def summed_loss_on(self, image_tokens: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
-        """As `summed_loss`, where the encoder has done its part: (B, P, K) image tokens."""
-        hidden = self.decoder(input_ids, self.decoder.prefix(image_tokens))
+        Args:
+            pictures: (B,), which of the images each text belongs to; None where there is one for each, in order. Image tokens see no text, so that
+                the texts of one image share all that is computed of it.
+        """
+        return self.summed_loss_on(self.encoder(pixel_values), input_ids, labels, pictures)
+
+    def summed_loss_on(self, image_tokens: Tensor, input_ids: Tensor, labels: Tensor, pictures: Tensor | None = None) -> Tensor:
+        """As `summed_loss`, where the encoder has done its part: (images, P, K) image tokens."""
+        prefix = self.decoder.prefix(image_tokens)
+        hidden = self.decoder(input_ids, prefix if pictures is None else prefix.select(pictures))
         # of padding too: which positions have a label is not known without waiting for the device, and compiles to no one graph
         logits = self.decoder.logits(hidden.flatten(0, 1)).float()
         smoothing = self.config.label_smoothing if self.training else 0.0
@@ -217,10 +226,11 @@ class CaptionModel(nn.Module):
             raise ValueError(f"num_beams must be 1 to the vocabulary size ({self.config.vocab_size}), not {num_beams}")
         if not 1 <= num_return <= num_beams:
             raise ValueError(f"num_return must be 1 to num_beams ({num_beams}), not {num_return}")
-        state, images = self._start(pixel_values, rules), len(pixel_values)
-        if num_beams == 1:
-            return [[text] for text in greedy_search(state, images, rules, pixel_values.device)]
-        return beam_search(state, images, rules, pixel_values.device, num_beams=num_beams, num_return=num_return, length_penalty=length_penalty)
+        with self._start(pixel_values, rules) as state:
+            about: dict[str, Any] = {"images": len(pixel_values), "rules": rules, "device": pixel_values.device, "leave": self._static_step is None}
+            if num_beams == 1:
+                return [[text] for text in greedy_search(state, **about)]
+            return beam_search(state, **about, num_beams=num_beams, num_return=num_return, length_penalty=length_penalty)
 
     @torch.inference_mode()
     def sample(
@@ -261,18 +271,35 @@ class CaptionModel(nn.Module):
             raise ValueError(f"top_k must be 0 (all tokens) or more, not {top_k}")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
-        return sample(
-            self._start(pixel_values, rules),
-            len(pixel_values),
-            rules,
-            pixel_values.device,
-            num_samples=num_samples,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            smoothing=self.config.label_smoothing,
-            chances=_chances(generator, len(pixel_values), num_samples, rules.max_new_tokens).to(_with_float64(pixel_values.device)),
-        )
+        with self._start(pixel_values, rules) as state:
+            return sample(
+                state,
+                len(pixel_values),
+                rules,
+                pixel_values.device,
+                num_samples=num_samples,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                smoothing=self.config.label_smoothing,
+                chances=_chances(generator, len(pixel_values), num_samples, rules.max_new_tokens).to(_with_float64(pixel_values.device)),
+                leave=self._static_step is None,
+            )
+
+    def compile_decoding(self, **options: Any) -> None:
+        """From now on write text in steps that all have the same shape and wait for nothing, each compiled as a whole (torch.compile), on a GPU into
+        a CUDA graph. It pays where the time between kernels is more than that in them: on GPUs, with few hypotheses.
+
+        Finished texts then stay in their batch, and the memory for a text's keys and values is taken for the longest one that `max_new_tokens`
+        allows. Other numbers of images, beams or tokens compile anew, up to eight times; what comes then runs uncompiled.
+
+        Args:
+            options: of torch.compile; without any, mode="reduce-overhead".
+        """
+        self._static_step = torch.compile(self._step_of_one_shape, dynamic=False, **(options or {"mode": "reduce-overhead"}))
+
+    def _step_of_one_shape(self, tokens: Tensor, prefix: PrefixCache, cache: StaticCache) -> Tensor:
+        return self.decoder.logits(self.decoder(tokens, prefix, cache)[:, -1]).float().log_softmax(dim=-1)
 
     def _rules(
         self,
@@ -308,12 +335,25 @@ class CaptionModel(nn.Module):
             forbidden=forbidden,
         )
 
-    def _start(self, pixel_values: Tensor, rules: TextRules) -> _NetworkHypotheses:
+    @contextmanager
+    def _start(self, pixel_values: Tensor, rules: TextRules) -> Iterator[_NetworkHypotheses | _StaticHypotheses]:
+        """The images, encoded, and no text.
+
+        Raises:
+            NotFiniteError: at the end at the latest, instead of whatever else came of it.
+        """
         capacity = len(rules.start) + rules.max_new_tokens - 1
         # on a CPU a few images at a time: what lies between their layers then stays in its cache
         parts = pixel_values.split(_CPU_IMAGES) if pixel_values.device.type == "cpu" else [pixel_values]
         prefix = PrefixCache.join([self.decoder.prefix(self.encoder(part)) for part in parts])
-        return _NetworkHypotheses(self, prefix, capacity)
+        if self._static_step is None:
+            yield _NetworkHypotheses(self, prefix)
+            return
+        state = _StaticHypotheses(self, self._static_step, prefix, capacity)
+        try:
+            yield state
+        finally:
+            self.check_finite(state.sums)
 
     def check_finite(self, numbers: Tensor) -> None:
         """
@@ -360,11 +400,11 @@ def _chances(generator: torch.Generator | Sequence[torch.Generator] | None, imag
 class _NetworkHypotheses:
     """`decoding.Hypotheses` on the decoder: the image's keys and values once per image, the text's once per hypothesis."""
 
-    def __init__(self, model: CaptionModel, prefix: PrefixCache, capacity: int) -> None:
+    def __init__(self, model: CaptionModel, prefix: PrefixCache) -> None:
         images, heads, _, head_dim = prefix.keys[0].shape
         self.model = model
         self.prefix = prefix
-        self.cache = KVCache(len(prefix.keys), images, heads, capacity, head_dim, dtype=prefix.keys[0].dtype, device=prefix.keys[0].device)
+        self.cache = KVCache(len(prefix.keys), images, heads, head_dim, dtype=prefix.keys[0].dtype, device=prefix.keys[0].device)
 
     def step(self, tokens: Tensor) -> Tensor:
         hidden = self.model.decoder(tokens, self.prefix, self.cache)
@@ -376,3 +416,25 @@ class _NetworkHypotheses:
         self.cache.select(rows)
         if images is not None:
             self.prefix = self.prefix.select(images)
+
+
+class _StaticHypotheses:
+    """The same in steps of one shape, after the first one, which reads how the texts start and is followed by as many rows as there will be."""
+
+    def __init__(self, model: CaptionModel, step: Callable[[Tensor, PrefixCache, StaticCache], Tensor], prefix: PrefixCache, capacity: int) -> None:
+        images, heads, _, head_dim = prefix.keys[0].shape
+        self.prefix, self._first, self._later = prefix, model._step_of_one_shape, step
+        self.cache = StaticCache(len(prefix.keys), images, heads, capacity, head_dim, dtype=prefix.keys[0].dtype, device=prefix.keys[0].device)
+        self.sums = torch.zeros((), device=prefix.keys[0].device)  # finite while all that was computed is
+        self._begun = False
+
+    def step(self, tokens: Tensor) -> Tensor:
+        log_probs = (self._later if self._begun else self._first)(tokens, self.prefix, self.cache)
+        self._begun = True
+        self.sums = self.sums + log_probs.amax(-1).sum()
+        return log_probs
+
+    def select(self, rows: Tensor, images: Tensor | None) -> None:
+        if images is not None:
+            raise ValueError("images stay to the end where every step has the same shape")
+        self.cache.select(rows)

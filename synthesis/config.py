@@ -43,9 +43,10 @@ class GenerateConfig:
     model: str = MINI
     """"mini" (the embedded diffusion model), a diffusers pipeline directory, or a Hub id."""
     steps: tuple[int, ...] = ()
-    """Denoising steps; of several each image draws one (default: what the model usually takes; 12 for the embedded one)."""
+    """Denoising steps; of several each image draws one (default: what the model usually takes; 4 for the embedded one)."""
     guidance: tuple[float, ...] = ()
-    """Guidance scale; of several each image draws one (default: what the model usually takes; 4 for the embedded one)."""
+    """Guidance scale; of several each image draws one (default: what the model usually takes). To the embedded one it makes no
+    difference: its guidance is in its weights."""
     scheduler: str | None = None
     """dpm++, euler, euler-a, ddim, unipc, lcm ..., or a class of diffusers (default: the model's own)."""
     negative_prompt: str = ""

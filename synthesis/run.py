@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import sys
@@ -79,6 +80,8 @@ def begin(config: GenerateConfig, device: torch.device) -> Work:
     """
     known = config.out / DATASET_FILE
     before = begun_settings(config.out, leftovers=(PROMPTS_FILE,))
+    if before is not None and config.model == MINI:
+        before = {"weights": None} | before  # of the embedded model in twelve steps, which was not written down
     listed = PromptList(())
     if config.prompts is not None:
         listed = read_prompts(config.prompts, config.prompt_column, delimiter=config.delimiter, encoding=config.encoding)
@@ -97,7 +100,8 @@ def begin(config: GenerateConfig, device: torch.device) -> Work:
     prompts, pipeline = _begun_prompts(config), None
     if prompts is None:
         groups = Groups(nearness) if config.prompts is not None else None
-        pipeline = open_pipeline(config, device)  # before the prompts are compared, since it may not be there
+        if groups is not None or not known.exists():
+            pipeline = open_pipeline(config, device)  # before the prompts are compared, since it may not be there
         prompts = _grouped(config, listed, groups, pipeline) if groups is not None else _invented(config, pipeline)
         config.out.mkdir(parents=True, exist_ok=True)
         with FileLock(config.out / LOCK_FILE):
@@ -113,19 +117,19 @@ def begin(config: GenerateConfig, device: torch.device) -> Work:
     if missing:
         remove_leftovers(config.out)
         pipeline = pipeline or open_pipeline(config, device)
-    return Work(prompts, shards, missing, pipeline if missing else None, listed.notice)
+    work = Work(prompts, shards, missing, pipeline if missing else None, listed.notice)
+    return _with_tokens(config, work) if missing else work
 
 
 def join(config: GenerateConfig, device: torch.device) -> Work:
     """Take part in what the main process has begun."""
-    pipeline = None
-    prompts = _begun_prompts(config)
-    if prompts is None:
-        pipeline = open_pipeline(config, device)
-        prompts = _invented(config, pipeline)
+    prompts = _begun_prompts(config) or _invented(config, None)
     shards = _planned(config, prompts)
     missing = _missing(config, shards)
-    return Work(prompts, shards, missing, (pipeline or open_pipeline(config, device)) if missing else None)
+    if not missing:
+        return Work(prompts, shards, missing, None)
+    pipeline = open_pipeline(config, device)
+    return _with_tokens(config, Work(prompts, shards, missing, pipeline))
 
 
 def own_share(work: Work, process: int, processes: int) -> list[PlannedShard]:
@@ -198,7 +202,9 @@ def make_again(config: GenerateConfig, key: str, device: torch.device) -> str:
     path = Path(f"{key}.png")
     image.save(path)
     difference = np.abs(np.asarray(image, dtype=int) - np.asarray(pair.image, dtype=int))
-    return f"{path}: {pair.prompt}\ndiffers from the image in its shard by at most {difference.max()} of 255, by {difference.mean():.3f} in the mean"
+    other = "" if was.get("revision") == model_revision(str(was["model"])) else "\nIt was made by other weights of the same name."
+    far = f"differs from the image in its shard by at most {difference.max()} of 255, by {difference.mean():.3f} in the mean"
+    return f"{path}: {pair.prompt}\n{far}{other}"
 
 
 def open_pipeline(config: GenerateConfig, device: torch.device) -> Any:
@@ -233,7 +239,7 @@ def _invented(config: GenerateConfig, pipeline: Any) -> GroupedPrompts:
     """What the grammar invents is grouped by its scene: other words for the same, and the same words for something else, are known apart."""
     wanted = config.num_images if config.num_images is not None else DEFAULT_IMAGES
     scenes = list(itertools.islice(random_scenes(config.seed, held_out=False), max(1, wanted // config.images_per_prompt)))
-    reader = PromptReader(pipeline)
+    reader = PromptReader(pipeline)  # counts nothing without a pipeline
     tokens = reader.count([prompt for _, prompt in scenes])
     return GroupedPrompts(
         [
@@ -243,6 +249,15 @@ def _invented(config: GenerateConfig, pipeline: Any) -> GroupedPrompts:
             for (scene, prompt), count in zip(scenes, tokens, strict=True)
         ]
     )
+
+
+def _with_tokens(config: GenerateConfig, work: Work) -> Work:
+    """The same work, the tokens of what the grammar invents counted, which needs the pipeline."""
+    if config.prompts is not None:
+        return work
+    prompts = _invented(config, work.pipeline)
+    shards = _planned(config, prompts)
+    return dataclasses.replace(work, prompts=prompts, shards=shards, missing=_missing(config, shards))
 
 
 def _planned(config: GenerateConfig, prompts: GroupedPrompts) -> list[PlannedShard]:
@@ -265,6 +280,7 @@ def _settings(config: GenerateConfig, texts: Sequence[str], nearness: Nearness) 
     digest = hashlib.sha256("\n".join(texts).encode("utf-8")).hexdigest()[:16]
     return {
         "model": config.model,
+        "weights": model_revision(MINI) if config.model == MINI else None,
         "prompts": MINI if config.prompts is None else f"{Path(config.prompts).name} sha256:{digest}",
         "num_images": config.total(len(texts)),
         "images_per_prompt": config.images_per_prompt,

@@ -38,6 +38,9 @@ class ListedPairs(Dataset[Pair]):
     def metadata(self, index: int) -> dict[str, Any]:
         return self.pairs[index].metadata
 
+    def picture(self, index: int) -> str:
+        return str(id(self.pairs[index].image))
+
     def fingerprint(self) -> str:
         lines = (f"{pair.key} {pair.prompt} {pair.image.size}" for pair in self.pairs)
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]

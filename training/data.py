@@ -24,6 +24,7 @@ from data.sources.chosen import spread as spread_numbers
 from data.sources.declared import about_carving
 from data.sources.held_out import HeldOutPairs, spread_pairs
 from data.sources.opening import open_splits
+from data.sources.pictures import picture_numbers
 from data.sources.streams import CarvedShards, Shards, open_stream
 from data.splits import Split
 from data.store.columns import FIT_COLUMNS, chance_column
@@ -141,7 +142,8 @@ class Batches:
             self.states["stream"] = Gathered(self.stream, accelerator)
             return
         self.count, self.training = len(data.training), data.training
-        self.examples = Examples(data.training, preprocess, text, augment=augment, seed=config.seed)
+        self.pictures = picture_numbers(data.training)
+        self.examples = Examples(data.training, preprocess, text, augment=augment, seed=config.seed, pictures=self.pictures)
 
     def after(self, steps: int) -> Iterator[Batch]:
         """The batches that come after so many updates. To be called when the weights are those of the run: of a frozen encoder the features of all
@@ -160,7 +162,7 @@ class Batches:
             examples = FeatureExamples(self.run / FEATURES)
         options = {"seed": self.config.seed, "start_step": steps * self.config.accumulate}
         options |= {"rank": self.accelerator.process_index, "world_size": self.accelerator.num_processes}
-        order: Sampler[list[Place]] = ShuffledBatches(self.count, self.config.batch_size, **options)
+        order: Sampler[list[Place]] = ShuffledBatches(self.count, self.config.batch_size, pictures=self.pictures, **options)
         if self.config.curriculum and isinstance(self.training, FittingPairs):
             ramp = self.config.max_steps * self.config.accumulate // 2
             order = CurriculumBatches(self.training.ranking, self.config.batch_size, ramp_steps=ramp, **options)

@@ -38,7 +38,7 @@ class Meter:
         self._updates += 1
         for batch in update:
             self._tokens += batch.num_tokens
-            self._images += len(batch.images)
+            self._images += len(batch.input_ids)  # one of several captions shows its picture once more
             self._skipped += batch.skipped
 
     def add_loss(self, loss: Tensor) -> None:

@@ -20,10 +20,10 @@ class CaptionLoss(nn.Module):
         self.model = model
         self.from_features = from_features
 
-    def forward(self, images: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, images: Tensor, input_ids: Tensor, labels: Tensor, pictures: Tensor | None = None) -> Tensor:
         if self.from_features:
-            return self.model.summed_loss_on(self.model.encoder.project(images), input_ids, labels)
-        return self.model.summed_loss(images, input_ids, labels)
+            return self.model.summed_loss_on(self.model.encoder.project(images), input_ids, labels, pictures)
+        return self.model.summed_loss(images, input_ids, labels, pictures)
 
 
 def any_text_length(batch: Batch) -> None:

@@ -19,7 +19,7 @@ from data.loading.augmentation import RandomCrop
 from data.loading.order import Place
 from data.sources.chosen import PairSource
 
-_TRIES = 100  # unreadable pairs in a row before giving up
+TRIES = 100  # unreadable pairs in a row before giving up
 _CHARACTERS_PER_TOKEN = 64  # of a longer prompt the end is cut before it is tokenised, which takes time
 
 
@@ -47,8 +47,9 @@ class TextFormat:
 
 @dataclass(frozen=True)
 class Example:
-    """One pair: the pixels of the image in the network's size, or features, and tokens, begin and end included. `skipped` has the
-    kind of the failure where another pair should have stood here and could not be read; `after` is where a stream stands after it."""
+    """One pair: the pixels of the image in the network's size, or features, and tokens, begin and end included. Neighbours that share a picture have
+    the same tensor of it. `skipped` has the kind of the failure where another pair should have stood here and could not be read; `after` is where
+    a stream stands after it."""
 
     image: Tensor
     tokens: list[int]
@@ -56,12 +57,34 @@ class Example:
     after: Any = None
 
 
+@dataclass(frozen=True)
+class _Read:
+    picture: int
+    image: Image.Image
+    prompt: str
+    skipped: Counter[str]
+
+
 class Examples(Dataset[Example]):
     """The pairs at given places, augmented (or not) by a random number generator of each place's own: what a place holds depends on nothing
     else, neither on the worker or process that reads it nor on an interruption."""
 
-    def __init__(self, pairs: PairSource, preprocess: PictureFormat, text: TextFormat, *, augment: RandomCrop | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        pairs: PairSource,
+        preprocess: PictureFormat,
+        text: TextFormat,
+        *,
+        augment: RandomCrop | None = None,
+        seed: int = 0,
+        pictures: Sequence[int] | None = None,
+    ) -> None:
+        """
+        Args:
+            pictures: of each pair (`data.sources.pictures.picture_numbers`): neighbours in a batch that share one are given the same part of it.
+        """
         self.pairs = pairs
+        self.pictures = pictures if pictures is not None else range(len(pairs))
         self.preprocess = preprocess
         self.text = text
         self.augment = augment
@@ -77,26 +100,41 @@ class Examples(Dataset[Example]):
         Raises:
             PairError: a hundred pairs in a row cannot be read; names the last.
         """
-        read = [self._read(place.index) for place in places]
-        tokens = [self.text(prompt) for _, prompt, _ in read]
-        pixels = [self._pixels(image, place) for (image, _, _), place in zip(read, places, strict=True)]
-        return [Example(shown, text, skipped) for shown, text, (_, _, skipped) in zip(pixels, tokens, read, strict=True)]
+        read: list[_Read] = []
+        for place in places:
+            read.append(self._read(place.index, read[-1] if read else None))
+        tokens = [self.text(one.prompt) for one in read]
+        pixels: list[Tensor] = []
+        for number, (one, place) in enumerate(zip(read, places, strict=True)):
+            shared = number > 0 and one.image is read[number - 1].image
+            pixels.append(pixels[-1] if shared else self._pixels(one.image, place))
+        return [Example(shown, text, one.skipped) for shown, text, one in zip(pixels, tokens, read, strict=True)]
 
-    def _read(self, index: int) -> tuple[Image.Image, str, Counter[str]]:
-        """Image and prompt of a pair, or of the next that can be read."""
+    def _read(self, index: int, before: _Read | None) -> _Read:
+        """Image and prompt of a pair, or of the next that can be read; the image of the one before where it is the same."""
         skipped: Counter[str] = Counter()
-        for offset in range(_TRIES):
+        for offset in range(TRIES):
             number = (index + offset) % len(self.pairs)
             try:
-                prompt = self.pairs.prompt(number)
-                if not prompt.strip():
-                    raise PairError(f"pair {number}: the prompt is empty", "empty prompt")
-                return self.pairs.image(number), prompt, skipped
+                prompt = self.readable_prompt(number)
+                picture = self.pictures[number]
+                image = before.image if before is not None and before.picture == picture else self.pairs.image(number)
+                return _Read(picture, image, prompt, skipped)
             except (ImageError, PairError) as error:
                 last = error
                 if not skipped:  # those that were meant to stand in for it have places of their own, where they count
                     skipped[error.kind] += 1
-        raise PairError(f"{_TRIES} pairs in a row could not be read; the last: {last}", last.kind)
+        raise PairError(f"{TRIES} pairs in a row could not be read; the last: {last}", last.kind)
+
+    def readable_prompt(self, number: int) -> str:
+        """
+        Raises:
+            PairError: it cannot be read, or is empty.
+        """
+        prompt = self.pairs.prompt(number)
+        if not prompt.strip():
+            raise PairError(f"pair {number}: the prompt is empty", "empty prompt")
+        return prompt
 
     def _pixels(self, image: Image.Image, place: Place) -> Tensor:
         if self.augment is None:
@@ -106,8 +144,9 @@ class Examples(Dataset[Example]):
 
 @dataclass(frozen=True)
 class Batch:
-    """images (B, 3, H, W) uint8, until they are on the device, or features; input_ids and labels (B, T). Labels are shifted once, here: the text a
-    position sees ends before its label, input = begin, t1 .. tn; labels = t1 .. tn, end. `num_tokens` are the labels that count."""
+    """images (P, 3, H, W) uint8, until they are on the device, or features; input_ids and labels (B, T); `pictures` (B,), which of the images each
+    text belongs to, None where there is one for each. Labels are shifted once, here: the text a position sees ends before its label, input =
+    begin, t1 .. tn; labels = t1 .. tn, end. `num_tokens` are the labels that count."""
 
     images: Tensor
     input_ids: Tensor
@@ -115,15 +154,19 @@ class Batch:
     num_tokens: int
     skipped: Counter[str]
     after: Any = None
+    pictures: Tensor | None = None
 
     def pin_memory(self) -> Batch:
         """Asked for by DataLoader."""
-        return replace(self, images=self.images.pin_memory(), input_ids=self.input_ids.pin_memory(), labels=self.labels.pin_memory())
+        pictures = self.pictures.pin_memory() if self.pictures is not None else None
+        images, input_ids, labels = (tensor.pin_memory() for tensor in (self.images, self.input_ids, self.labels))
+        return replace(self, images=images, input_ids=input_ids, labels=labels, pictures=pictures)
 
     def to(self, device: torch.device, normalise: Callable[[Tensor], Tensor]) -> Batch:
         """On a device, and there what the network takes."""
         images, input_ids, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.input_ids, self.labels))
-        return replace(self, images=normalise(images), input_ids=input_ids, labels=labels)
+        pictures = self.pictures.to(device, non_blocking=True) if self.pictures is not None else None
+        return replace(self, images=normalise(images), input_ids=input_ids, labels=labels, pictures=pictures)
 
 
 @dataclass(frozen=True)
@@ -142,4 +185,9 @@ class Collate:
             labels[row, : len(example.tokens) - 1] = torch.tensor(example.tokens[1:])
         skipped: Counter[str] = sum((example.skipped for example in examples), Counter())
         num_tokens = sum(len(example.tokens) - 1 for example in examples)
-        return Batch(torch.stack([example.image for example in examples]), input_ids, labels, num_tokens, skipped, examples[-1].after)
+        images = [example.image for number, example in enumerate(examples) if number == 0 or example.image is not examples[number - 1].image]
+        pictures = None
+        if len(images) < len(examples):
+            new = [number > 0 and example.image is not examples[number - 1].image for number, example in enumerate(examples)]
+            pictures = torch.tensor(new).cumsum(0)
+        return Batch(torch.stack(images), input_ids, labels, num_tokens, skipped, examples[-1].after, pictures)

@@ -34,6 +34,10 @@ class PairSource(Protocol):
 
     def metadata(self, index: int) -> dict[str, Any]: ...
 
+    def picture(self, index: int) -> str:
+        """By which its picture is known: the pairs of one picture share it."""
+        ...
+
     def fingerprint(self) -> str: ...
 
 
@@ -62,6 +66,9 @@ class ChosenPairs(Dataset[Pair]):
 
     def metadata(self, index: int) -> dict[str, Any]:
         return self.pairs.metadata(self.indices[index])
+
+    def picture(self, index: int) -> str:
+        return self.pairs.picture(self.indices[index])
 
     def fingerprint(self) -> str:
         chosen = ",".join(map(str, self.indices))

@@ -164,6 +164,9 @@ class FolderPairs(Dataset[Pair]):
         one = self.files[index]
         return one.row if one.split is None else one.row | {"split": one.split}
 
+    def picture(self, index: int) -> str:
+        return str(self.files[index].file)
+
     def fingerprint(self) -> str:
         """Changes when pictures or prompts are added, removed, renamed or of another size."""
         digest = hashlib.sha256()

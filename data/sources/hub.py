@@ -50,6 +50,9 @@ class HubPairs(Dataset[Pair]):
     def metadata(self, index: int) -> dict[str, Any]:
         return self.texts[index]
 
+    def picture(self, index: int) -> str:
+        return str(index)
+
     def fingerprint(self) -> str:
         return str(self.rows._fingerprint)
 

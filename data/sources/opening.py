@@ -15,6 +15,7 @@ from data.sources.chosen import ChosenPairs, PairSource
 from data.sources.declared import about_carving, by_split, check_train, missing_splits, splits_with_pairs, tars_by_split
 from data.sources.folders import METADATA_FILES, FolderPairs, closed_folder, sidecar_of
 from data.sources.hub import hub_pairs, load_hub, named_splits
+from data.sources.pictures import joined_groups, picture_numbers
 from data.sources.tars import TarPairs
 from data.splits import SPLITS, Split, declared_split, divided, group_of
 from data.store.directory import DATASET_FILE, check_finished
@@ -98,9 +99,12 @@ class Splits:
             with suppress(PairError):
                 prompt, metadata = train.prompt(index), train.metadata(index)
                 known[index] = group_of(prompt, metadata), declared_split(metadata.get("split"))
-        groups, said = [group for group, _ in known.values()], [own for _, own in known.values()]
+        groups = {index: group for index, (group, _) in known.items()}
+        if isinstance(train, FolderPairs):  # where a picture has its captions together; a stream of tars could not know
+            groups = joined_groups(groups, picture_numbers(train))
+        said = [own for _, own in known.values()]
         try:
-            where = dict(zip(known, divided(groups, said, self.missing), strict=True))
+            where = dict(zip(known, divided(list(groups.values()), said, self.missing), strict=True))
         except ValueError as error:
             raise ShardError(f"{self.source}: {error}. Add pairs") from error
         by_part: dict[Split, list[int]] = {split: [] for split in SPLITS}

@@ -89,6 +89,9 @@ class StoredPairs(Dataset[Pair]):
     def metadata(self, index: int) -> dict[str, Any]:
         return self.pairs[index].metadata
 
+    def picture(self, index: int) -> str:
+        return str(index)
+
     def fingerprint(self) -> str:
         lines = (f"{pair.key} {pair.text} {pair.size}" for pair in self.pairs)
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -68,6 +68,12 @@ def planned_shards(about: Mapping[str, Any]) -> dict[Split, int] | None:
     return None
 
 
+def is_finished(directory: Path) -> bool:
+    """Whether all shards are there that it is to have."""
+    planned = planned_shards(read_json(directory / DATASET_FILE))
+    return planned is not None and all(len(finished_shards(directory / split)) >= planned[split] for split in SPLITS)
+
+
 def check_finished(directory: Path) -> None:
     """
     Raises:
@@ -78,7 +84,7 @@ def check_finished(directory: Path) -> None:
     if planned is None:
         raise ShardError(f"{directory} is not finished. Go on with: {command_of(directory, about)}")
     done = {split: len(finished_shards(directory / split)) for split in SPLITS}
-    if any(done[split] < planned[split] for split in SPLITS):
+    if not is_finished(directory):
         there, wanted = sum(done.values()), sum(planned.values())
         raise ShardError(
             f"{directory} has {there} of {wanted} shards. Go on with: {command_of(directory, about)}   (or take what is there with --partial)"

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,20 @@ class ArchivePairs(Dataset[Pair]):
             ImageError, PairError: image, prompt or metadata cannot be read.
         """
         return Pair(self.locations[index].key, self.image(index), self.prompt(index), self.metadata(index))
+
+    def picture(self, index: int) -> str:
+        """Neighbours whose pictures are the same to the last byte are pairs of one."""
+        return str(self._pictures[index])
+
+    @cached_property
+    def _pictures(self) -> list[int]:
+        found: list[int] = []
+        for number, place in enumerate(self.locations):
+            before = self.locations[number - 1] if number else None
+            same = before is not None and before.tar == place.tar and before.image[1] == place.image[1]
+            same = same and before is not None and read_member(before.tar, before.image) == read_member(place.tar, place.image)
+            found.append(found[-1] if same else number)
+        return found
 
     def _label(self, index: int) -> str:
         return f"{self.locations[index].tar}:{self.locations[index].key}"

@@ -5,11 +5,12 @@ A 64 x 64 image becomes a latent of 6 x 16 x 16; a CLIP text model of two layers
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable
 
 import torch
-from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderTiny, DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -18,6 +19,10 @@ LATENT_CHANNELS = 6
 LATENT_SIZE = 16
 MAX_PROMPT_TOKENS = 32
 TEXT_WIDTH = 128
+TEACHER_STEPS = 12
+TEACHER_GUIDANCE = 4.0
+STUDENT_STEPS = 4
+GUIDANCE_WIDTH = 4  # the least that diffusers can spread a number over
 
 
 def build_autoencoder() -> AutoencoderTiny:
@@ -108,15 +113,39 @@ def build_scheduler() -> DPMSolverMultistepScheduler:
     )
 
 
+def build_student_scheduler() -> DDIMScheduler:
+    """The same noise schedule under plain DDIM, whose last step ends where no noise is left."""
+    names = inspect.signature(DDIMScheduler.__init__).parameters
+    shared = {name: value for name, value in build_scheduler().config.items() if name in names}
+    return DDIMScheduler(**shared, clip_sample=False)
+
+
+def student_of(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """A copy that has room for the guidance scale, as LCM's UNets do, which it does not hear: diffusers then guides it by no second pass, whatever
+    scale a caller asks for."""
+    settings = {name: value for name, value in unet.config.items() if not name.startswith("_")}  # diffusers' own notes, which would undo the next
+    student = UNet2DConditionModel.from_config(settings | {"time_cond_proj_dim": GUIDANCE_WIDTH})
+    nn.init.zeros_(student.time_embedding.cond_proj.weight)
+    missing, unexpected = student.load_state_dict(unet.state_dict(), strict=False)
+    if missing != ["time_embedding.cond_proj.weight"] or unexpected:
+        raise ValueError(f"the teacher's UNet is of another shape: {', '.join([*missing, *unexpected])}")
+    student.time_embedding.cond_proj.requires_grad_(False)
+    return student
+
+
 def build_pipeline(
-    vae: AutoencoderTiny, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+    vae: AutoencoderTiny,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    scheduler: DPMSolverMultistepScheduler | DDIMScheduler,
 ) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=build_scheduler(),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -3,8 +3,8 @@
     python -m diffusion.mini.train                                    one process
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m diffusion.mini.train     two: faster on 2 cores
 
-It may be stopped at any time; the same command goes on where it stopped. `--start-from assets/mini-diffusion` trains the shipped model
-further. `--run-dir` holds the renders, the state and sample sheets.
+It may be stopped at any time; the same command goes on where it stopped. It paints in twelve guided steps, 24 passes of its UNet;
+`python -m diffusion.mini.distil` brings them to four. `--run-dir` holds the renders, the state and sample sheets.
 The emoji font is needed (Debian: apt-get install fonts-noto-color-emoji).
 """
 
@@ -30,11 +30,11 @@ class MiniDiffusionConfig:
 
     run_dir: Path = Path("runs/mini-diffusion")
     """Directory of renders, latents, training state, sample sheets and TensorBoard logs."""
-    out: Path = Path("assets/mini-diffusion")
-    """Where the finished pipeline goes."""
+    out: Path = Path("runs/mini-teacher")
+    """Where the finished pipeline goes: python -m diffusion.mini.distil makes of it what is shipped."""
     start_from: Path | None = None
-    """Go on from this pipeline's weights, for example assets/mini-diffusion, instead of from nothing: its autoencoder and tokenizer are
-    kept, its text encoder and UNet trained further."""
+    """Go on from this pipeline's weights instead of from nothing: its autoencoder and tokenizer are kept, its text encoder and UNet
+    trained further. assets/mini-diffusion/README.md says how to have the shipped model's teacher."""
     renders: int = 240_000
     """Distinct rendered pictures to learn from."""
     autoencoder_samples: int = 110_000
@@ -67,10 +67,13 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from diffusion.contact_sheet import contact_sheet
-from diffusion.mini.card import MODEL_CARD
+from diffusion.mini.begun import check_begun
+from diffusion.mini.card import TEACHER_CARD
 from diffusion.mini.fit import FitConfig, InterruptedTrainingError, fit
 from diffusion.mini.networks import (
     LATENT_SIZE,
+    TEACHER_GUIDANCE,
+    TEACHER_STEPS,
     Denoiser,
     build_autoencoder,
     build_pipeline,
@@ -84,13 +87,11 @@ from diffusion.mini.renders import CHUNK, Chunks, make_renders, open_images, ope
 from diffusion.mini.world import random_scenes
 
 GUIDANCE_DROPOUT = 0.1
-BEGUN_FILE = "begun.json"
 SUBJECT_WEIGHT = 3.0  # an error on a subject counts that much more: backgrounds are learnt soon, and a third of the picture is who it shows
 
 
 def main(config: MiniDiffusionConfig) -> None:
-    if config.out.exists() and not (config.out / "model_index.json").is_file():
-        raise ValueError(f"--out {config.out} holds something else than a pipeline, and would be replaced; name another directory")
+    check_out(config.out)
     accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())  # without it torchrun on CPUs starts strangers
     config.run_dir.mkdir(parents=True, exist_ok=True)
     with accelerator.main_process_first():
@@ -104,30 +105,15 @@ def main(config: MiniDiffusionConfig) -> None:
     latents = _latents(config, vae, tokenizer, renders, accelerator)
     _denoiser(config, accelerator, vae, tokenizer, latents, open_masks(renders, config.renders))
     if accelerator.is_main_process:
-        finished = config.out.with_name(f"{config.out.name}.tmp")
-        shutil.rmtree(finished, ignore_errors=True)
-        shutil.copytree(config.run_dir / "pipeline", finished)
-        shutil.rmtree(config.out, ignore_errors=True)  # as a whole: weights left over from another export would be loaded instead
-        os.replace(finished, config.out)
+        replace_pipeline(config.out, config.run_dir / "pipeline")
         print(f"The pipeline is in {config.out}. Look at it: python -m diffusion.mini.probe --model {config.out}")
 
 
 def _check_begun(config: MiniDiffusionConfig) -> None:
-    """What a run directory holds depends on where its run began: latents on the autoencoder, the state on the weights.
-
-    Raises:
-        ValueError: it was begun with something else.
-    """
-    path = config.run_dir / BEGUN_FILE
+    """What a run directory holds depends on where its run began: latents on the autoencoder, the state on the weights."""
     now = {"start_from": str(config.start_from) if config.start_from is not None else None, "seed": config.seed, "batch_size": config.batch_size}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        before = now | ({"start_from": None} if any((config.run_dir / name).exists() for name in ("vae", "latents", "tokenizer")) else {})
-        path.with_suffix(".tmp").write_text(json.dumps(before) + "\n", encoding="utf-8")
-        os.replace(path.with_suffix(".tmp"), path)
-    if differing := [f"{name}: {before.get(name)} there, {value} now" for name, value in now.items() if before.get(name) != value]:
-        raise ValueError(f"--run-dir {config.run_dir} was begun with something else ({'; '.join(differing)}); name another, or the same to go on")
+    old = any((config.run_dir / name).exists() for name in ("vae", "latents", "tokenizer"))
+    check_begun(config.run_dir, now, unrecorded=now | {"start_from": None} if old else None)
 
 
 def _autoencoder(config: MiniDiffusionConfig, accelerator: Accelerator, images: Chunks) -> AutoencoderTiny:
@@ -270,10 +256,11 @@ def _denoiser(
     prompts = [prompt for _, prompt in itertools.islice(random_scenes(config.seed + 1, held_out=True), 32)]
 
     def export(module: nn.Module, step: int) -> None:
-        export_pipeline(build_pipeline(vae, module.unet, module.text_encoder, tokenizer), config.run_dir / "pipeline")
+        export_pipeline(build_pipeline(vae, module.unet, module.text_encoder, tokenizer, build_scheduler()), config.run_dir / "pipeline")
         pipeline = StableDiffusionPipeline.from_pretrained(config.run_dir / "pipeline", dtype=torch.bfloat16).to(accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
-        images = pipeline(prompts, num_inference_steps=12, guidance_scale=4.0, generator=torch.Generator().manual_seed(0)).images
+        sampling = {"num_inference_steps": TEACHER_STEPS, "guidance_scale": TEACHER_GUIDANCE, "generator": torch.Generator().manual_seed(0)}
+        images = pipeline(prompts, **sampling).images
         (config.run_dir / "samples").mkdir(exist_ok=True)
         contact_sheet(images, prompts, columns=8, cell=128).save(config.run_dir / "samples" / f"{step * config.batch_size:09d}.png")
 
@@ -329,7 +316,7 @@ def _noise_levels(n: int) -> torch.Tensor:
     return torch.where(torch.arange(n) % 2 == 0, evenly, middle).clamp(max=1 - 1e-6)
 
 
-def export_pipeline(pipeline: StableDiffusionPipeline, directory: Path) -> None:
+def export_pipeline(pipeline: StableDiffusionPipeline, directory: Path, *, card: str = TEACHER_CARD) -> None:
     """Save a half-precision copy of `pipeline` with its model card, replacing `directory` when all is written."""
     temporary = directory.with_suffix(".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -337,15 +324,34 @@ def export_pipeline(pipeline: StableDiffusionPipeline, directory: Path) -> None:
     for name, part in copies.items():
         if any(not torch.isfinite(weight).all() for weight in part.parameters()):
             raise ValueError(f"{name} has weights that are not finite in half precision; nothing was exported")
-    build_pipeline(**copies, tokenizer=pipeline.tokenizer).save_pretrained(temporary, safe_serialization=True, max_shard_size="12MB")
+    copy_of = build_pipeline(**copies, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler)
+    copy_of.save_pretrained(temporary, safe_serialization=True, max_shard_size="12MB")
     # transformers computes in the dtype that config.json names, diffusers in float32 unless told otherwise: let them agree
     _edit_json(temporary / "text_encoder" / "config.json", lambda config: config | {"dtype": "float32"})
     # saved by AutoencoderTiny, but not an argument of it: loading would warn; and where it lay during training is nobody's business
     unwanted = ("block_out_channels", "_name_or_path")
     _edit_json(temporary / "vae" / "config.json", lambda config: {name: config[name] for name in config if name not in unwanted})
-    (temporary / "README.md").write_text(MODEL_CARD, encoding="utf-8")
+    (temporary / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     os.replace(temporary, directory)
+
+
+def check_out(out: Path) -> None:
+    """
+    Raises:
+        ValueError: `out` is there, and no pipeline.
+    """
+    if out.exists() and not (out / "model_index.json").is_file():
+        raise ValueError(f"--out {out} holds something else than a pipeline, and would be replaced; name another directory")
+
+
+def replace_pipeline(out: Path, finished: Path) -> None:
+    """Copy a pipeline to `out`, as a whole: weights left over from another export would be loaded instead."""
+    copy_of = out.with_name(f"{out.name}.tmp")
+    shutil.rmtree(copy_of, ignore_errors=True)
+    shutil.copytree(finished, copy_of)
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(copy_of, out)
 
 
 def _edit_json(path: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

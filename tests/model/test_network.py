@@ -66,7 +66,7 @@ def test_cached_decoding_equals_the_whole_text_at_once(tiny_model: CaptionModel)
     whole = tiny_model(pixels, ids)
     prefix = tiny_model.decoder.prefix(tiny_model.encoder(pixels))
     layers, (batch, heads, _, head_dim) = len(prefix.keys), prefix.keys[0].shape
-    cache = KVCache(layers, batch, heads, ids.shape[1], head_dim, dtype=torch.float32, device=torch.device("cpu"))
+    cache = KVCache(layers, batch, heads, head_dim, dtype=torch.float32, device=torch.device("cpu"))
     steps = [tiny_model.decoder.logits(tiny_model.decoder(part, prefix, cache)) for part in ids.split([2, 1, 1, 3], dim=1)]
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-5, rtol=1e-5)
 
@@ -106,6 +106,27 @@ def test_loss_is_the_mean_cross_entropy_over_labelled_positions(tiny_model: Capt
     log_probs = tiny_model(pixels, ids).log_softmax(-1)
     picked = [log_probs[i, t, labels[i, t]] for i in range(3) for t in range(7) if labels[i, t] != -100]
     torch.testing.assert_close(tiny_model.loss(pixels, ids, labels), -torch.stack(picked).mean())
+
+
+def test_texts_of_one_image_share_what_is_computed_of_it(tiny_model: CaptionModel) -> None:
+    """The same loss and gradients as with a row of its own for each text, and the encoder sees each image once."""
+    pixels, (_, ids) = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)), example(batch=6)
+    labels = ids.roll(-1, 1)
+    labels[2, 3:] = -100
+    pictures, seen = torch.tensor([0, 0, 1, 2, 2, 2]), list[int]()
+    handle = tiny_model.encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    losses, gradients = [], []
+    for loss in (tiny_model.summed_loss(pixels, ids, labels, pictures), tiny_model.summed_loss(pixels[pictures], ids, labels)):
+        tiny_model.zero_grad()
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append({name: weight.grad.clone() for name, weight in tiny_model.named_parameters() if weight.grad is not None})
+    handle.remove()
+    assert seen == [3, 6]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-4, rtol=1e-3)
 
 
 def test_label_smoothing_in_training_only(tiny_model: CaptionModel) -> None:

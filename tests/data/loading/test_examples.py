@@ -88,6 +88,31 @@ def test_what_cannot_be_read_is_counted_and_replaced_by_the_next() -> None:
         Examples(Listed(ImageError("0: broken")), PREPROCESS, text())[Place(0, 0)]
 
 
+def test_captions_of_a_picture_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+
+    class Shared(Listed):
+        def image(self, index: int) -> Image.Image:
+            opened.append(index)
+            return Image.effect_noise((64, 48), 80).convert("RGB")
+
+    shared, crop = Shared("a", "b", "", "c", "ab", "bc"), RandomCrop(PREPROCESS.size, PREPROCESS.interpolation)
+    examples = Examples(shared, PREPROCESS, text(), augment=crop, pictures=[0, 0, 0, 3, 4, 4])
+    places = [Place(index, 10 + position) for position, index in enumerate((1, 0, 2, 3, 5, 4, 0))]  # the caption of 2 is empty: 3 stands there
+    batch = Collate(0, IGNORED_LABEL)(examples.__getitems__(places))
+    assert batch.pictures is not None
+    assert batch.pictures.tolist() == [0, 0, 1, 1, 2, 2, 3]
+    assert opened == [1, 3, 5, 0]
+    assert batch.images.shape == (4, 3, 8, 8)
+    assert batch.input_ids[:, 1].tolist() == [6, 5, 7, 7, 6, 5, 5]
+    assert batch.skipped == {"empty prompt": 1}
+    assert not torch.equal(batch.images[0], batch.images[3])  # the same picture later in the batch is shown anew
+    moved = batch.to(torch.device("cpu"), PREPROCESS.normalise)
+    assert moved.pictures is not None
+    assert moved.pictures.tolist() == batch.pictures.tolist()
+    assert Collate(0, IGNORED_LABEL)(examples.__getitems__([Place(0, 0), Place(3, 1)])).pictures is None
+
+
 def test_augmentation_depends_on_the_place_alone() -> None:
     noise = Image.effect_noise((64, 48), 80).convert("RGB")
 

@@ -1,3 +1,5 @@
+import itertools
+
 from data.loading.order import ShuffledBatches
 
 
@@ -31,3 +33,31 @@ def test_positions_count_on_and_on() -> None:
 def test_order_depends_on_the_seed() -> None:
     assert next(iter(ShuffledBatches(50, 8, seed=1))) != next(iter(ShuffledBatches(50, 8, seed=2)))
     assert len(draw(50, 1)[0]) == 4
+
+
+PICTURES = [0, 0, 0, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 16, 16]  # with 3, 1, 12 and 2 captions
+
+
+def epoch(number: int, **arguments: int) -> list[int]:
+    batches = iter(ShuffledBatches(18, 9, seed=1, pictures=PICTURES, start_step=2 * number, **arguments))
+    return [place.index for batch in itertools.islice(batches, 2) for place in batch]
+
+
+def test_captions_of_a_picture_are_neighbours_five_at_most() -> None:
+    lengths = set()
+    for number in range(20):
+        order = epoch(number)
+        assert sorted(order) == list(range(18))
+        runs = [list(run) for _, run in itertools.groupby(order, key=lambda index: PICTURES[index])]
+        for picture, count in ((0, 3), (3, 1), (16, 2)):
+            assert [len(run) for run in runs if PICTURES[run[0]] == picture] == [count]
+        lengths |= {len(run) for run in runs if PICTURES[run[0]] == 4}
+    assert {2, 5} <= lengths  # 12 = 5 + 5 + 2; parts may come to stand side by side
+    assert epoch(0) != epoch(1)
+    together = {frozenset(index for index in epoch(number)[place : place + 2]) for number in range(20) for place in range(17)}
+    assert len({pair for pair in together if pair <= set(range(4, 16))}) > 30  # in an order of their own each time
+
+
+def test_pictures_of_one_caption_come_as_if_nothing_were_said_of_them() -> None:
+    plain, said = (iter(ShuffledBatches(10, 4, seed=3, pictures=pictures)) for pictures in (None, range(10)))
+    assert list(itertools.islice(plain, 6)) == list(itertools.islice(said, 6))

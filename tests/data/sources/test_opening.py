@@ -1,6 +1,8 @@
 import io
+import itertools
 import json
 import struct
+import tarfile
 import zlib
 from collections import Counter
 from itertools import islice, permutations
@@ -19,6 +21,7 @@ from data.sources.folders import FolderPairs
 from data.sources.held_out import HeldOutPairs, spread_pairs
 from data.sources.hub import HubPairs, image_column, named_splits
 from data.sources.opening import open_pairs, open_splits
+from data.sources.pictures import picture_numbers
 from data.sources.streams import open_stream
 from data.sources.tars import TarPairs, expand
 from data.splits import SPLITS, prompt_group, split_of
@@ -455,3 +458,32 @@ def test_tars_and_splits_of_the_hub_that_declare_nothing_are_named(tmp_path: Pat
     odd = tmp_path / "a[1] {b}"
     write_tar(odd / "0.tar", numbered(0, 40))
     assert len(open_pairs(str(odd), "train")) > 30
+
+
+def test_captions_of_one_picture_stay_in_one_split(tmp_path: Path) -> None:
+    """Also through captions that two pictures share; known apart by the files, of archives by their bytes."""
+    lines = []
+    for number in range(60):
+        Image.new("RGB", (8, 8), (number, 2 * number, 99)).save(tmp_path / f"{number}.png")
+        captions = [f"picture {number} in words {word}" for word in ("red", "green", "blue", "grey")]
+        if number % 10 == 0:
+            captions.append(f"a shared caption {number // 20}")  # of two pictures each
+        lines.append(json.dumps({"file_name": f"{number}.png", "caption": captions}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    splits = open_splits(str(tmp_path))
+    files: dict[str, set[str]] = {split: {splits[split].key(index) for index in range(len(splits[split]))} for split in SPLITS}
+    texts: dict[str, set[str]] = {split: set(prompts(splits[split])) for split in SPLITS}
+    for one, other in itertools.combinations(SPLITS, 2):
+        assert not files[one] & files[other]
+        assert not texts[one] & texts[other]
+    assert sum(map(len, files.values())) == 60
+    assert all(len(splits[split]) >= 4 * len(files[split]) for split in SPLITS)
+
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "00000.tar", "w") as tar:
+        for number, word in itertools.product(range(40), ("red", "green", "blue")):
+            for suffix, content in ((".png", (tmp_path / f"{number}.png").read_bytes()), (".txt", f"picture {number} in words {word}".encode())):
+                info = tarfile.TarInfo(f"{number:03d}-{word}{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    assert picture_numbers(TarPairs([tmp_path / "tars" / "00000.tar"])) == [number // 3 * 3 for number in range(120)]

@@ -1,0 +1,203 @@
+"""Distil the embedded Stable Diffusion to four passes of its UNet: store the ways on which the teacher paints, then train the student on them.
+
+    python -m diffusion.mini.distil                                    one process
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m diffusion.mini.distil --compile     two: faster on 2 cores
+
+The teacher paints in twelve guided steps, 24 passes. The student learns the velocity that takes one step over three of the teacher's with the
+guidance in it. It may be stopped at any time; the same command goes on where it stopped. Neither renders nor a font are needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilConfig:
+    """How to distil the embedded Stable Diffusion."""
+
+    teacher: Path = Path("runs/mini-teacher")
+    """The pipeline of diffusion.mini.train. assets/mini-diffusion/README.md says how to have the one that was distilled."""
+    run_dir: Path = Path("runs/mini-distil")
+    """Directory of trajectories, training state, sample sheets and TensorBoard logs."""
+    out: Path = Path("assets/mini-diffusion")
+    """Where the finished pipeline goes."""
+    trajectories: int = 10_000
+    """Pictures that the teacher paints for the student to learn from."""
+    samples: int = 400_000
+    """Steps of trajectories that the student sees."""
+    batch_size: int = 64
+    """Over all processes."""
+    learning_rate: float = 4e-4
+    decay: float = 0.7
+    """The last part of the run, in which the learning rate falls linearly to nothing."""
+    save_minutes: float = 8.0
+    """Time between two saves of the state, each with a sheet of samples."""
+    compile: bool = False
+    """Compile the UNet (torch.compile): a minute's wait, then faster on a CPU. Needs a C++ compiler."""
+    seed: int = 0
+
+
+if __name__ == "__main__":  # --help and a wrong option do not wait for the imports below, which take seconds
+    CONFIG = tyro.cli(DistilConfig, description=__doc__)
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
+
+from diffusion.contact_sheet import contact_sheet
+from diffusion.mini.begun import check_begun
+from diffusion.mini.card import MODEL_CARD
+from diffusion.mini.fit import FitConfig, InterruptedTrainingError, fit
+from diffusion.mini.networks import STUDENT_STEPS, TEACHER_STEPS, build_pipeline, build_student_scheduler, student_of
+from diffusion.mini.train import check_out, export_pipeline, replace_pipeline
+from diffusion.mini.trajectories import make_trajectories, open_trajectories
+from diffusion.mini.world import random_scenes
+from diffusion.pipelines import fingerprint
+
+_STRIDE = TEACHER_STEPS // STUDENT_STEPS
+_OWN_SHARE, _NOISE_SHARE = 0.48, 0.28  # of a batch; see student_loss
+
+
+def main(config: DistilConfig) -> None:
+    check_out(config.out)
+    if not (config.teacher / "model_index.json").is_file():
+        raise ValueError(f"--teacher {config.teacher} is no pipeline: assets/mini-diffusion/README.md says how to have the shipped model's teacher")
+    accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    teacher = StableDiffusionPipeline.from_pretrained(config.teacher, dtype=torch.float32)
+    teacher.set_progress_bar_config(disable=True)
+    now = {"teacher": fingerprint(config.teacher), "seed": config.seed, "batch_size": config.batch_size}
+    with accelerator.main_process_first():
+        check_begun(config.run_dir, now)
+    directory = config.run_dir / "trajectories"
+    make_trajectories(directory, config.trajectories, teacher, seed=config.seed, accelerator=accelerator)
+    states, tokens = open_trajectories(directory, config.trajectories)
+    scheduler = build_student_scheduler()
+    angles = angles_of(scheduler.alphas_cumprod).to(accelerator.device)
+    reader = teacher.text_encoder.to(accelerator.device).requires_grad_(False)
+    prompts = [prompt for _, prompt in itertools.islice(random_scenes(config.seed + 1, held_out=True), 32)]
+
+    def draw_batch(rng: np.random.Generator, n: int) -> tuple[torch.Tensor, ...]:
+        rows = rng.integers(0, min(len(states), config.trajectories), n)
+        return torch.from_numpy(states[rows]).float(), torch.from_numpy(tokens[rows]).long()
+
+    def loss_of(module: nn.Module, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return student_loss(module, angles, states, reader(tokens).last_hidden_state)
+
+    def export(module: nn.Module, step: int) -> None:
+        whole = build_pipeline(teacher.vae, module, teacher.text_encoder, teacher.tokenizer, scheduler)
+        export_pipeline(whole, config.run_dir / "pipeline", card=MODEL_CARD)
+        pipeline = StableDiffusionPipeline.from_pretrained(config.run_dir / "pipeline", dtype=torch.bfloat16).to(accelerator.device)
+        pipeline.set_progress_bar_config(disable=True)
+        images = pipeline(prompts, num_inference_steps=STUDENT_STEPS, generator=torch.Generator().manual_seed(0)).images
+        (config.run_dir / "samples").mkdir(exist_ok=True)
+        contact_sheet(images, prompts, columns=8, cell=128).save(config.run_dir / "samples" / f"{step * config.batch_size:09d}.png")
+
+    torch.manual_seed(config.seed)
+    student = student_of(teacher.unet).train()
+    student.set_attn_processor(AttnProcessor())  # the backward pass of SDPA is slow on a CPU
+    student.to(memory_format=torch.channels_last)
+    if config.compile:
+        student.compile(dynamic=False)  # in place: the weights keep their names
+    fit_config = FitConfig(
+        name="student",
+        samples=config.samples,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        decay=config.decay,
+        ema_decay=0.998,
+        save_minutes=config.save_minutes,
+        seed=config.seed,
+    )
+    fit(student, draw_batch, loss_of, fit_config, accelerator=accelerator, directory=config.run_dir, on_save=export)
+    if accelerator.is_main_process:
+        replace_pipeline(config.out, config.run_dir / "pipeline")
+        print(f"It is in {config.out}. Beside its teacher: python benchmarks/distilled.py --students {config.out} --teacher {config.teacher}")
+
+
+def angles_of(signal_share: torch.Tensor) -> torch.Tensor:
+    """(timesteps,) share of the signal in the variance -> (timesteps + 1,) angles, pi / 2 for noise alone: entry n where n timesteps are left."""
+    return torch.cat([torch.ones(1), signal_share.float()]).sqrt().arccos()
+
+
+def student_loss(unet: nn.Module, angles: torch.Tensor, states: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Squared error of the velocity that ends where the teacher was after three steps.
+
+    A step of DDIM turns: x_s = cos(d) x_t - sin(d) v with d = angle(t) - angle(s), where angle(t) = arccos(sqrt(a_t)) (Salimans and Ho, arXiv
+    2202.00512, appendix D). So from any x_t the v that reaches the teacher's x_s is known. About half of a batch starts where the student
+    itself has got to from the teacher's noise, so that it learns to mend what it did (as DAgger, arXiv 1011.0686), a quarter from noise, and a
+    quarter from anywhere on the teacher's way, so that any number of steps paints well.
+
+    Args:
+        angles: (timesteps + 1,) of `angles_of`.
+        states: (B, 13, C, h, w) of `trajectory`.
+        hidden: (B, T, D), the prompts as the text encoder reads them.
+    """
+    n, span = len(states), (len(angles) - 1) // STUDENT_STEPS
+    own, noise = int(n * _OWN_SHARE), int(n * _NOISE_SHARE)
+    rows = torch.arange(n, device=states.device)
+    segment = torch.where(rows < own, 1 + rows % (STUDENT_STEPS - 1), 0)
+    segment[own + noise :] = torch.randint(0, STUDENT_STEPS, (n - own - noise,), device=states.device)
+    goal = (STUDENT_STEPS - 1 - segment) * span
+    left = goal + span
+    start = states[:, 0].clone()
+    start[:own] = own_states(unet, angles, states[:own, 0], hidden[:own], segment[:own])
+    between = slice(own + noise, n)
+    left[between] = goal[between] + torch.randint(1, span + 1, (n - own - noise,), device=states.device)
+    start[between] = on_the_way(angles, states[between], left[between])
+    turn = (angles[left] - angles[goal]).view(-1, 1, 1, 1)
+    velocity = (turn.cos() * start - states[rows, (segment + 1) * _STRIDE]) / turn.sin()
+    return (_velocity(unet, start, left, hidden) - velocity).square().mean()
+
+
+def on_the_way(angles: torch.Tensor, states: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+    """The states with so many timesteps left: between two of the teacher's the way that one step of DDIM takes, an arc.
+
+    Args:
+        angles: (timesteps + 1,).
+        states: (B, 13, C, h, w).
+        left: (B,), 1 or more.
+
+    Returns:
+        (B, C, h, w).
+    """
+    known = torch.linspace(len(angles) - 1, 0, TEACHER_STEPS + 1, device=left.device, dtype=torch.float64).round().long()
+    after = (known[None] >= left[:, None]).sum(1)  # the first of the teacher's states with fewer left
+    after = after.clamp(max=TEACHER_STEPS)
+    rows = torch.arange(len(left), device=left.device)
+    first, second, here = angles[known[after - 1]], angles[known[after]], angles[left]
+    one, other = ((part.sin() / (first - second).sin()).view(-1, 1, 1, 1) for part in (here - second, first - here))
+    return one * states[rows, after - 1] + other * states[rows, after]
+
+
+@torch.no_grad()
+def own_states(unet: nn.Module, angles: torch.Tensor, noise: torch.Tensor, hidden: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """Where the student gets to from `noise`, in `steps` (B,) of its four steps, 0 to 3."""
+    span = (len(angles) - 1) // STUDENT_STEPS
+    states = noise.clone()
+    for step in range(STUDENT_STEPS - 1):
+        going = steps > step
+        left = torch.full_like(steps[going], (STUDENT_STEPS - step) * span)
+        turn = (angles[left] - angles[left - span]).view(-1, 1, 1, 1)
+        states[going] = turn.cos() * states[going] - turn.sin() * _velocity(unet, states[going], left, hidden[going])
+    return states
+
+
+def _velocity(unet: nn.Module, states: torch.Tensor, left: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    return unet(states.contiguous(memory_format=torch.channels_last), left - 1, encoder_hidden_states=hidden).sample.float()
+
+
+if __name__ == "__main__":
+    try:
+        main(CONFIG)
+    except (InterruptedTrainingError, ValueError) as error:
+        sys.exit(str(error))
