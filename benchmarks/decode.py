@@ -49,6 +49,8 @@ class DecodeConfig:
     tokens: int = 20
     """New tokens, forced in both."""
     rounds: int = 3
+    compile: bool = False
+    """Write ours in compiled steps of one shape (`CaptionModel.compile_decoding`)."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint: str | None = None
     """One of our checkpoints, writing whole prompts of pictures of the embedded world, in place of a GIT."""
@@ -218,6 +220,8 @@ def measure_time(config: DecodeConfig) -> None:
     device, rows = torch.device(config.device), []
     for dtype in config.dtypes:
         theirs, ours = build_pair(config.source, device=device, dtype=getattr(torch, dtype))
+        if config.compile:
+            ours.compile_decoding()
         for mode in config.modes:
             for batch in config.batches:
                 pixels = pictures(batch, device=device, dtype=getattr(torch, dtype))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from torch.utils.data import Dataset
 from data.errors import PairError, ShardError
 from data.images import read_image
 from data.sources.declared import by_split
-from data.splits import Split
+from data.splits import Split, prompt_group
 from data.store.pairs import Pair
 from data.text import PROMPT_NAMES, prompts_of
 
 
 class HubPairs(Dataset[Pair]):
-    """A split of a data set that `datasets` has loaded."""
+    """A split of a data set that `datasets` has loaded; a row with a list of prompts is as many pairs."""
 
     def __init__(self, rows: Any, image_name: str, prompt_names: Sequence[str]) -> None:
         import datasets
@@ -31,30 +32,50 @@ class HubPairs(Dataset[Pair]):
         self.images = self.rows.select_columns([image_name])
         self.texts = rows.select_columns([name for name in rows.column_names if name != image_name])
         self.skipped: Counter[str] = Counter()
+        lists = any(name in rows.features and not isinstance(rows.features[name], datasets.Value) for name in prompt_names)
+        counts = map(self._count, range(len(rows))) if lists else [1] * len(rows)
+        self.places = [(row, number) for row, count in enumerate(counts) for number in range(count)]
+
+    def _count(self, row: int) -> int:
+        try:
+            return len(prompts_of(self.texts[row], self.prompt_names, ""))
+        except PairError:  # which whoever asks for the pair is told
+            return 1
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.places)
 
     def prompt(self, index: int) -> str:
-        return prompts_of(self.texts[index], self.prompt_names, f"row {index}")[0]
+        row, number = self.places[index]
+        return prompts_of(self.texts[row], self.prompt_names, f"row {row}")[number]
 
     def image(self, index: int) -> Image.Image:
-        return read_image(image_bytes(self.images[index][self.image_name], f"row {index}"), name=f"row {index}")
+        row, _ = self.places[index]
+        return read_image(image_bytes(self.images[row][self.image_name], f"row {row}"), name=f"row {row}")
 
     def __getitem__(self, index: int) -> Pair:
         return Pair(self.key(index), self.image(index), self.prompt(index), self.metadata(index))
 
     def key(self, index: int) -> str:
-        return str(index)
+        return str(self.places[index][0])
 
     def metadata(self, index: int) -> dict[str, Any]:
-        return self.texts[index]
+        return of_one_group(self.texts[self.places[index][0]], self.prompt_names)
 
     def picture(self, index: int) -> str:
-        return str(index)
+        return self.key(index)
 
     def fingerprint(self) -> str:
         return str(self.rows._fingerprint)
+
+
+def of_one_group(row: dict[str, Any], prompt_names: Sequence[str]) -> dict[str, Any]:
+    """A row whose several prompts are of one group, that of the first: they show one picture, which belongs to one split."""
+    with suppress(PairError):
+        prompts = prompts_of(row, prompt_names, "")
+        if len(prompts) > 1:
+            return {"prompt_group": prompt_group(prompts[0])} | row
+    return row
 
 
 def image_bytes(value: Any, label: str) -> bytes | Path:

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from data.errors import PairError, ShardError
 from data.images import read_image
 from data.sources.declared import check_train, missing_splits, splits_with_pairs, tars_by_split
-from data.sources.hub import image_bytes, image_column, load_hub, named_splits, prompt_columns
+from data.sources.hub import image_bytes, image_column, load_hub, named_splits, of_one_group, prompt_columns
 from data.splits import Split, declared_split, group_of, part_of
 from data.store.archive import PairParts, metadata_in, prompt_in, stream_archive
 from data.store.directory import DATASET_FILE, check_finished, finished_shards
@@ -255,20 +255,21 @@ class HubShards:
             try:
                 for number, row in enumerate(islice(self.rows.shard(len(self), shard), given, None), given):
                     given += 1
-                    yield self._pair(f"{self.name} {shard}:{number}", row)
+                    yield from self._pairs(f"{self.name} {shard}:{number}", row)
                 return
             except Exception as error:  # of the network and of files, of any kind
                 if attempt == _ATTEMPTS:
                     raise PairError(f"{self.name}: shard {shard} cannot be read ({error})", "unreachable archive") from error
             time.sleep(_FIRST_WAIT * 2 ** (attempt - 1))
 
-    def _pair(self, label: str, row: dict[str, Any]) -> RawPair | PairError:
+    def _pairs(self, label: str, row: dict[str, Any]) -> list[RawPair | PairError]:
+        """As many as the row has prompts."""
         image = row.pop(self.image_name)
         try:
-            prompt: str | PairError = prompts_of(row, self.prompt_names, label)[0]
+            prompts: Sequence[str | PairError] = prompts_of(row, self.prompt_names, label)
         except PairError as error:
-            prompt = error
+            prompts = [error]
         try:
-            return RawPair(label, image_bytes(image, label), prompt, row)
+            return [RawPair(label, image_bytes(image, label), prompt, of_one_group(row, self.prompt_names)) for prompt in prompts]
         except PairError as error:
-            return error
+            return [error]

@@ -7,6 +7,7 @@ import tarfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +21,8 @@ from data.files import write_json
 from data.loading.augmentation import RandomCrop
 from data.loading.examples import Collate, TextFormat
 from data.loading.stream import Position, StreamedExamples, StreamLoader, StreamState, _blocks, held_out, spread
+from data.sources.opening import open_pairs
+from data.sources.pictures import picture_numbers
 from data.sources.streams import RawPair, TarShards, open_stream
 from data.splits import SPLITS, Split, prompt_group, split_of
 from data.store.directory import DATASET_FILE
@@ -153,6 +156,31 @@ def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(map(str, every)) == sorted(columns["text"])
     monkeypatch.setattr("data.sources.streams.load_hub", lambda name, streaming: {"train": rows, "validation": rows, "test": rows})
     assert len(held_out(open_stream("someone/something", "val"), 100, "val")) == 60
+
+
+def test_rows_of_several_prompts_are_as_many_pairs_by_number_and_as_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one row in one split, by whichever way it is read."""
+    datasets = pytest.importorskip("datasets")
+    texts = [[f"row {i} said {word}" for word in ("one", "two", "three")[: 1 + i % 3]] for i in range(100)]
+    texts[7] = []
+    features = datasets.Features({"image": datasets.Image(), "captions": datasets.Sequence(datasets.Value("string"))})
+    rows = datasets.Dataset.from_dict({"image": [Image.new("RGB", (12, 10))] * 100, "captions": texts}, features=features)
+    monkeypatch.setattr("data.sources.opening.load_hub", lambda name, streaming: {"train": rows})
+    monkeypatch.setattr("data.sources.streams.load_hub", lambda name, streaming: {"train": rows.to_iterable_dataset(num_shards=2)})
+    where: dict[str, str] = {}
+    for split in SPLITS:
+        pairs = open_pairs("someone/something", split, prompt_name="captions")
+        streamed = [raw.text for raw in spread(open_stream("someone/something", split, prompt_name="captions"), 300)]
+        numbered = []
+        for index in range(len(pairs)):
+            with suppress(PairError):
+                numbered.append(pairs.prompt(index))
+                where[pairs.prompt(index)] = split
+        assert sorted(filter(None, streamed)) == sorted(numbered)
+        pictures = picture_numbers(pairs)
+        assert all((pictures[i] == pictures[j]) == (pairs.key(i) == pairs.key(j)) for i, j in ((0, 1), (1, 2), (2, 3), (3, 4)))
+    assert sorted(where) == sorted(text for some in texts for text in some)
+    assert all(len({where[text] for text in some}) <= 1 for some in texts)
 
 
 class Flaky(http.server.SimpleHTTPRequestHandler):
