@@ -27,6 +27,8 @@ class DistilConfig:
     """Directory of trajectories, training state, sample sheets and TensorBoard logs."""
     out: Path = Path("assets/mini-diffusion")
     """Where the finished pipeline goes."""
+    start_from: Path | None = None
+    """Go on from this student's weights, for example assets/mini-diffusion, instead of from the teacher's."""
     trajectories: int = 10_000
     """Pictures that the teacher paints for the student to learn from."""
     samples: int = 400_000
@@ -49,7 +51,7 @@ if __name__ == "__main__":  # --help and a wrong option do not wait for the impo
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
@@ -75,7 +77,8 @@ def main(config: DistilConfig) -> None:
     config.run_dir.mkdir(parents=True, exist_ok=True)
     teacher = StableDiffusionPipeline.from_pretrained(config.teacher, dtype=torch.float32)
     teacher.set_progress_bar_config(disable=True)
-    now = {"teacher": fingerprint(config.teacher), "seed": config.seed, "batch_size": config.batch_size}
+    start_from = fingerprint(config.start_from) if config.start_from is not None else None
+    now = {"start_from": start_from, "teacher": fingerprint(config.teacher), "seed": config.seed, "batch_size": config.batch_size}
     with accelerator.main_process_first():
         check_begun(config.run_dir, now)
     directory = config.run_dir / "trajectories"
@@ -103,7 +106,10 @@ def main(config: DistilConfig) -> None:
         contact_sheet(images, prompts, columns=8, cell=128).save(config.run_dir / "samples" / f"{step * config.batch_size:09d}.png")
 
     torch.manual_seed(config.seed)
-    student = student_of(teacher.unet).train()
+    student = student_of(teacher.unet)
+    if config.start_from is not None:
+        student.load_state_dict(UNet2DConditionModel.from_pretrained(config.start_from / "unet", dtype=torch.float32).state_dict())
+    student.train()
     student.set_attn_processor(AttnProcessor())  # the backward pass of SDPA is slow on a CPU
     student.to(memory_format=torch.channels_last)
     if config.compile:

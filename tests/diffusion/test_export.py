@@ -5,14 +5,21 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from diffusion.mini.networks import build_autoencoder, build_pipeline, build_prompt_tokenizer, build_text_encoder, build_unet
+from diffusion.mini.networks import (
+    build_autoencoder,
+    build_pipeline,
+    build_prompt_tokenizer,
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+)
 from diffusion.mini.train import export_pipeline
 
 
 def pipeline() -> StableDiffusionPipeline:
     tokenizer = build_prompt_tokenizer(["a cat on a beach, rain"] * 5)
     text_encoder = build_text_encoder(len(tokenizer), tokenizer.eos_token_id, tokenizer.bos_token_id)
-    return build_pipeline(build_autoencoder(), build_unet(), text_encoder, tokenizer)
+    return build_pipeline(build_autoencoder(), build_unet(), text_encoder, tokenizer, build_scheduler())
 
 
 def test_an_exported_pipeline_is_half_the_size_and_runs_in_full_precision(tmp_path: Path) -> None:

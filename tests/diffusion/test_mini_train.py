@@ -1,5 +1,6 @@
 """The whole recipe of the embedded model on noise pictures written here, so that no font is needed."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,17 +47,27 @@ def test_a_directory_of_something_else_is_not_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_model_can_be_trained_further(tmp_path: Path) -> None:
-    renders(tmp_path / "run" / "renders")
-    shipped = ROOT / "assets" / "mini-diffusion"
-    config = MiniDiffusionConfig(run_dir=tmp_path / "run", out=tmp_path / "out", start_from=shipped, renders=CHUNK, samples=32, batch_size=16)
-    main(config)
-    before, after = (StableDiffusionPipeline.from_pretrained(path, dtype=torch.float32) for path in (shipped, tmp_path / "out"))
+def test_a_teacher_can_be_trained_further(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        renders(tmp_path / name / "renders")
+    first = MiniDiffusionConfig(
+        run_dir=tmp_path / "first", out=tmp_path / "teacher", renders=CHUNK, autoencoder_samples=32, samples=32, batch_size=16, save_minutes=60
+    )
+    main(first)
+    main(dataclasses.replace(first, run_dir=tmp_path / "second", out=tmp_path / "out", start_from=tmp_path / "teacher"))
+    before, after = (StableDiffusionPipeline.from_pretrained(tmp_path / name, dtype=torch.float32) for name in ("teacher", "out"))
     for name, value in before.vae.state_dict().items():
         assert torch.equal(value, after.vae.state_dict()[name]), name
     assert before.tokenizer.get_vocab() == after.tokenizer.get_vocab()
     moved = (before.unet.conv_in.weight - after.unet.conv_in.weight).abs().max()
-    assert 0 < moved < 0.02  # two steps away from the shipped weights
+    assert 0 < moved < 0.02  # two steps away
+
+
+def test_a_student_is_not_trained_as_a_teacher(tmp_path: Path) -> None:
+    config = MiniDiffusionConfig(run_dir=tmp_path / "run", out=tmp_path / "out", start_from=ROOT / "assets" / "mini-diffusion")
+    with pytest.raises(ValueError, match=r"was distilled to few steps; its README\.md says how to have its teacher"):
+        main(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_target_is_the_velocity_that_diffusers_schedulers_undo() -> None:

@@ -135,7 +135,6 @@ def test_a_batch_that_does_not_fit_is_divided() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "sampling"),
     [
-        ("StableDiffusionPipeline", "mini", (12, 4.0)),
         ("StableDiffusionPipeline", "stabilityai/stable-diffusion-2-base", (25, 7.5)),
         ("StableDiffusionPipeline", "stabilityai/sd-turbo", (4, 0.0)),
         ("StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0", (30, 5.0)),
@@ -160,6 +159,8 @@ def test_usual_sampling(kind: str, name: str, sampling: tuple[int, float]) -> No
     ("kind", "part", "config", "scheduler", "sampling"),
     [
         ("StableDiffusionPipeline", "unet", {"time_cond_proj_dim": 256}, diffusers.DDIMScheduler(), (8, 1.0)),
+        ("StableDiffusionPipeline", "unet", {"time_cond_proj_dim": 4}, diffusers.DDIMScheduler(timestep_spacing="trailing"), (4, 1.0)),
+        ("StableDiffusionPipeline", "unet", {}, diffusers.DDIMScheduler(timestep_spacing="trailing"), (25, 7.5)),
         ("StableDiffusionPipeline", "unet", {}, diffusers.LCMScheduler(), (8, 1.0)),
         ("StableDiffusionXLPipeline", "unet", {}, diffusers.EulerDiscreteScheduler(timestep_spacing="trailing"), (4, 0.0)),
         ("StableDiffusionXLPipeline", "unet", {}, diffusers.EulerDiscreteScheduler(timestep_spacing="leading"), (30, 5.0)),
