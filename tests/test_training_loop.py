@@ -135,9 +135,9 @@ def test_the_loop_is_the_one_written_by_hand(
     passes = []
 
     class Broken(CaptionLoss):
-        def forward(self, images: Tensor, input_ids: Tensor, labels: Tensor) -> Tensor:
+        def forward(self, images: Tensor, input_ids: Tensor, labels: Tensor, pictures: Tensor | None = None) -> Tensor:
             passes.append(1)
-            return super().forward(images, input_ids, labels) * (math.nan if len(passes) == LOST else 1)
+            return super().forward(images, input_ids, labels, pictures) * (math.nan if len(passes) == LOST else 1)
 
     monkeypatch.setattr(train, "CaptionLoss", Broken)
     monkeypatch.setattr(train, "LOG_EVERY", 1)

@@ -217,16 +217,16 @@ def test_from_a_teacher_to_a_student_that_diffusers_loads(teacher: StableDiffusi
 
 def test_the_shipped_model_paints_what_it_is_asked_for() -> None:
     """In four steps, and as whoever names no steps gets it, in 50."""
-    scenes = list(itertools.islice(random_scenes(99, held_out=True), 24))
+    scenes = list(itertools.islice(random_scenes(99, held_out=True), 48))
     prompts = [prompt for _, prompt in scenes]
     pipeline = load_pipeline("mini", device=torch.device("cpu"))
     assert usual_sampling(pipeline, "mini") == (4, 1.0)
-    few = list(synthesize(pipeline, prompts, range(24), steps=4, guidance_scale=1.0))
+    few = list(synthesize(pipeline, prompts, range(48), steps=4, guidance_scale=1.0))
     stock = StableDiffusionPipeline.from_pretrained(MINI_DIRECTORY, dtype=torch.bfloat16)
     stock.set_progress_bar_config(disable=True)
-    many = stock(prompts[:12], generator=[torch.Generator().manual_seed(seed) for seed in range(12)]).images
+    many = stock(prompts[:16], generator=[torch.Generator().manual_seed(seed) for seed in range(16)]).images
     reader = PromptInverter.from_pretrained("assets/mini-inverter")
-    for pictures, most in ((few, 3), (many, 2)):
+    for pictures, most in ((few, 5), (many, 4)):  # of 48 and of 16; the teacher's picture of one scene in ten is misread too
         found = [read_slots(prediction.prompt) for prediction in reader.predict(pictures)]
         truths = [scene.slots() for scene, _ in scenes[: len(found)]]
         for slot in ("subject", "background", "style"):
