@@ -67,6 +67,7 @@ def test_every_picture_is_computed_once_and_every_pair_is_as_it_was(tmp_path: Pa
     examples, seen = examples_of(pairs), list[int]()
     features = encoder.features
     with monkeypatch.context() as patch:
+        patch.setattr("training.features._BATCH", 2)
         patch.setattr(encoder, "features", lambda pixels: seen.append(len(pixels)) or features(pixels))
         found = write(tmp_path / "features", encoder, examples)
     assert sum(seen) == 4  # of six pictures two cannot be read
