@@ -95,13 +95,16 @@ def main(config: RooflineConfig) -> None:
             image = model.encoder(pixels)
             prefix = model.decoder.prefix(image)
             hypotheses = batch * config.beams
-            cache = KVCache(model.config.layers, hypotheses, model.config.heads, model.config.head_dim, dtype=dtype, device=device)
-            model.decoder(torch.full((hypotheses, PAST), 5, device=device), prefix, cache)
+            cache = KVCache([prefix], config.beams * (PAST + 1))
+            model.decoder.step(torch.full((batch, 1), 5, device=device), cache)
+            cache.select(torch.arange(batch, device=device).repeat_interleave(config.beams))
             token = torch.full((hypotheses, 1), 5, device=device)
+            for _ in range(PAST - 1):
+                model.decoder.step(token, cache)
 
-            def decode_step(prefix=prefix, cache=cache, token=token, model=model) -> None:  # type: ignore[no-untyped-def]
-                cache.length = PAST
-                model.decoder.logits(model.decoder(token, prefix, cache)[:, 0])
+            def decode_step(cache=cache, seen=cache.seen, token=token, model=model) -> None:  # type: ignore[no-untyped-def]
+                cache.seen, cache.length = seen, PAST  # the step before is taken back
+                model.decoder.logits(model.decoder.step(token, cache)[:, 0])
 
             phases = {
                 "encode": lambda model=model, pixels=pixels: model.encoder(pixels),  # type: ignore[misc]

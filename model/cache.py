@@ -1,4 +1,4 @@
-"""Keys and values kept between decoding steps: the image's once per image, the text's once per hypothesis."""
+"""Keys and values kept between decoding steps."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
+from torch.nn import functional as F
 
-from model.masks import text_rows
-
-_FIRST_CAPACITY = 32
+STEPS_OF_ROOM = 8  # taken at a time
 
 
 @dataclass
@@ -24,97 +24,132 @@ class PrefixCache:
         """Only the images at these indices."""
         return PrefixCache([key[images] for key in self.keys], [value[images] for value in self.values])
 
-    @classmethod
-    def join(cls, parts: Sequence[PrefixCache]) -> PrefixCache:
-        """The images of all parts, contiguous in memory, as products in every decoding step want them."""
-        return cls(
-            [torch.cat(keys).contiguous() for keys in zip(*(part.keys for part in parts), strict=True)],
-            [torch.cat(values).contiguous() for values in zip(*(part.values for part in parts), strict=True)],
-        )
-
 
 class KVCache:
-    """Keys and values of the text tokens: (2, L, N, H, capacity, D) for N hypotheses, filled up to `length`. It grows as they do."""
+    """Keys (L, B, H, D, S) and values (L, B, H, S, D) of B images: each image's tokens, then those that its hypotheses have written, step by step, n
+    in a step, and room for more, which grows.
 
-    def __init__(self, layers: int, rows: int, heads: int, head_dim: int, *, dtype: torch.dtype, device: torch.device) -> None:
-        self.buffer = torch.empty(2, layers, rows, heads, _FIRST_CAPACITY, head_dim, dtype=dtype, device=device)
-        self.length = 0
-        self._spare = self.buffer[:, :, :0]
+    A hypothesis sees the image and its own line: `seen` (B, n, S - image tokens), True = does. When beams are reordered that table alone is, and the
+    hypotheses of an image are rows of one product with all its keys: tree attention (SpecInfer, arXiv 2305.09781, section 4.2), for beams. Keys
+    stand as their product with a query wants them, and it takes the empty places along: what is contiguous need not be copied.
+    """
 
-    @property
-    def rows(self) -> int:
-        return self.buffer.shape[2]
+    def __init__(self, parts: Sequence[PrefixCache], room: int = 8) -> None:
+        """
+        Args:
+            parts: the images, one group after the other.
+            room: for text tokens of an image, at first.
+        """
+        _, heads, self.image_tokens, head_dim = parts[0].keys[0].shape
+        layers, images = len(parts[0].keys), sum(len(part.keys[0]) for part in parts)
+        self.keys = parts[0].keys[0].new_empty(layers, images, heads, head_dim, self.image_tokens + room)
+        self.values = self.keys.new_empty(layers, images, heads, self.image_tokens + room, head_dim)
+        self.seen = torch.zeros(images, 1, room, dtype=torch.bool, device=self.keys.device)
+        self.length, self._filled = 0, 0  # tokens of a text, text tokens of an image
+        self._fill(parts)
 
-    @property
-    def capacity(self) -> int:
-        return self.buffer.shape[4]
+    def _fill(self, parts: Sequence[PrefixCache]) -> None:
+        first = 0
+        for part in parts:
+            images = slice(first, first + len(part.keys[0]))
+            for layer, (keys, values) in enumerate(zip(part.keys, part.values, strict=True)):
+                self.keys[layer, images, ..., : self.image_tokens] = keys.transpose(2, 3)
+                self.values[layer, images, :, : self.image_tokens] = values
+            first = images.stop
+        self.keys[..., self.image_tokens :] = 0  # what is masked counts nothing, but must be a number
+        self.values[..., self.image_tokens :, :] = 0
 
-    def positions(self, new: int) -> slice:
-        """Where the next tokens stand in the text."""
-        return slice(self.length, self.length + new)
+    def begin(self, new: int) -> tuple[slice | Tensor, Tensor]:
+        """To be called before the `new` next tokens of each hypothesis are stored: where they stand in the text, and what is added to their scores on
+        the text tokens, (B, 1, n * new, S - image tokens): minus infinity where they may not look."""
+        _, hypotheses, room = self.seen.shape
+        positions, places = slice(self.length, self.length + new), slice(self._filled, self._filled + hypotheses * new)
+        self.length, self._filled = positions.stop, places.stop
+        if places.stop > room:
+            self._grow(max(places.stop - room + (STEPS_OF_ROOM - 1) * hypotheses, self.keys.shape[4] // 8))
+        rows = self.seen.repeat_interleave(new, 1)
+        rows[:, :, places] = _own_line(hypotheses, new, rows.device)
+        self.seen = rows[:, new - 1 :: new]
+        return positions, _bias(rows, self.keys.dtype)
 
-    def mask(self, image_tokens: int, new: int) -> Tensor | None:
-        """(new, image tokens + length + new), what the next tokens may attend to, True = may; None: all there is."""
-        return text_rows(image_tokens, self.length, new, self.buffer.device) if new > 1 else None
+    def _grow(self, more: int) -> None:
+        self.keys = torch.cat([self.keys, self.keys.new_zeros(*self.keys.shape[:4], more)], dim=4)
+        self.values = torch.cat([self.values, self.values.new_zeros(*self.values.shape[:3], more, self.values.shape[4])], dim=3)
+        self.seen = F.pad(self.seen, (0, more))
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (N, H, T, D) after what layer `layer` holds and return all it holds now: (N, H, length + T, D) each.
+        """Store what `begin` made room for, (N, H, T, D), and return all that the layer holds now: (B, H, D, S) and (B, H, S, D)."""
+        last = self.image_tokens + self._filled
+        places = slice(last - len(keys) // len(self.seen) * keys.shape[2], last)
+        self.keys[layer, ..., places] = rearrange(keys, "(b n) h t d -> b h d (n t)", b=len(self.seen))
+        self.values[layer, :, :, places] = rearrange(values, "(b n) h t d -> b h (n t) d", b=len(self.seen))
+        return self.keys[layer], self.values[layer]
 
-        `length` itself moves on with `advance`, once all layers have stored theirs.
-        """
-        end = self.length + keys.shape[2]
-        if end > self.capacity:
-            larger = self.buffer.new_empty(*self.buffer.shape[:4], max(end, 2 * self.capacity), self.buffer.shape[5])
-            larger[..., : self.length, :] = self.buffer[..., : self.length, :]
-            self.buffer = larger
-        self.buffer[0, layer, :, :, self.length : end] = keys
-        self.buffer[1, layer, :, :, self.length : end] = values
-        return self.buffer[0, layer, :, :, :end], self.buffer[1, layer, :, :, :end]
-
-    def advance(self, tokens: int) -> None:
-        self.length += tokens
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows in this order: beams are reordered and finished hypotheses leave.
-
-        They go into the memory of the selection before: to ask the system for more at every step takes longer than to copy.
-        """
-        if self._spare.shape[4] != self.capacity or self._spare.shape[2] < len(rows):
-            self._spare = self.buffer.new_empty(*self.buffer.shape[:2], len(rows), *self.buffer.shape[3:])
-        kept = self._spare[:, :, : len(rows)]
-        torch.index_select(self.buffer[..., : self.length, :], 2, rows, out=kept[..., : self.length, :])
-        self.buffer, self._spare = kept, self.buffer
+    def select(self, rows: Tensor, images: Tensor | None = None) -> None:
+        """Keep these hypotheses in this order, as many of each image; `images` are the indices of the images that stay, None if all do."""
+        if images is not None:
+            self.keys, self.values = self.keys.index_select(1, images), self.values.index_select(1, images)
+        self.seen = self.seen.flatten(0, 1)[rows].unflatten(0, (self.keys.shape[1], -1))
 
 
-class StaticCache:
-    """As `KVCache`, but of one shape and at one place in memory from the first token to the last, for graphs that are captured once: what is not
-    filled yet is masked, and nothing of it is known on the host."""
+class StaticCache(KVCache):
+    """As `KVCache`, but of one shape and at one place in memory from the first token to the last, for graphs that are captured once; nothing of what
+    is filled is known on the host. Images stay to the end."""
 
-    def __init__(self, layers: int, rows: int, heads: int, capacity: int, head_dim: int, *, dtype: torch.dtype, device: torch.device) -> None:
-        self.buffer = torch.zeros(2, layers, rows, heads, capacity, head_dim, dtype=dtype, device=device)
-        self.filled = torch.zeros((), dtype=torch.long, device=device)
+    def __init__(self, parts: Sequence[PrefixCache], room: int) -> None:
+        super().__init__(parts, room)
+        self._at_first = self._later = self.seen
+        self._counts = torch.zeros(2, dtype=torch.long, device=self.keys.device)  # text tokens of an image, of a text
+        for tensor in (self.keys, self.values, self._at_first, self._counts):
+            torch._dynamo.mark_static_address(tensor)  # else CUDA graphs are not captured, since steps change them
 
-    def positions(self, new: int) -> Tensor:
-        """(new,)"""
-        return self.filled + torch.arange(new, device=self.buffer.device)
+    def fits(self, parts: Sequence[PrefixCache], room: int) -> bool:
+        """Whether these images could take the place of those that are in it."""
+        images, shape = sum(len(part.keys[0]) for part in parts), parts[0].keys[0].shape
+        return (images, shape[2], room) == (self.keys.shape[1], self.image_tokens, self._at_first.shape[2])
 
-    def mask(self, image_tokens: int, new: int) -> Tensor:
-        """(new, image tokens + capacity)"""
-        text = torch.arange(self.buffer.shape[4], device=self.buffer.device) <= self.positions(new)[:, None]
-        return torch.cat([text.new_ones(new, image_tokens), text], dim=1)
+    def begin_again(self, parts: Sequence[PrefixCache]) -> None:
+        """With other images and no text."""
+        self._fill(parts)
+        self.seen = self._at_first
+        self._at_first.zero_()
+        self._counts.zero_()
+
+    def begin(self, new: int) -> tuple[Tensor, Tensor]:
+        images, hypotheses, _ = self.seen.shape
+        positions = self._counts[1] + torch.arange(new, device=self.seen.device)
+        self._counts.add_(torch.tensor([hypotheses * new, new], device=self.seen.device))
+        own = _own_line(hypotheses, new, self.seen.device).expand(images, -1, -1)
+        rows = self.seen.repeat_interleave(new, 1).index_copy(2, self._places(hypotheses * new), own)
+        self.seen.copy_(rows[:, new - 1 :: new])
+        return positions, _bias(rows, self.keys.dtype)
+
+    def _places(self, new: int) -> Tensor:
+        """Among the text tokens, of the last `new` that `begin` made room for."""
+        return self._counts[0] - new + torch.arange(new, device=self.seen.device)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        where = self.positions(keys.shape[2])
-        self.buffer[0, layer].index_copy_(2, where, keys)
-        self.buffer[1, layer].index_copy_(2, where, values)
-        return self.buffer[0, layer], self.buffer[1, layer]
+        keys = rearrange(keys, "(b n) h t d -> b h d (n t)", b=len(self.seen))
+        values = rearrange(values, "(b n) h t d -> b h (n t) d", b=len(self.seen))
+        places = self.image_tokens + self._places(keys.shape[3])
+        self.keys[layer].index_copy_(3, places, keys)
+        self.values[layer].index_copy_(2, places, values)
+        return self.keys[layer], self.values[layer]
 
-    def advance(self, tokens: int) -> None:
-        self.filled.add_(tokens)
+    def select(self, rows: Tensor, images: Tensor | None = None) -> None:
+        if images is not None:
+            raise ValueError("images stay to the end where every step has the same shape")
+        kept = self.seen.flatten(0, 1)[rows].unflatten(0, (len(self.seen), -1))
+        if kept.shape != self._later.shape:  # an image has become its hypotheses
+            self._later = kept
+            torch._dynamo.mark_static_address(self._later)
+        self.seen = self._later.copy_(kept)
 
-    def select(self, rows: Tensor) -> None:
-        kept = self.buffer.index_select(2, rows)
-        if len(rows) == self.buffer.shape[2]:
-            self.buffer.copy_(kept)
-        else:  # once: an image becomes its hypotheses
-            self.buffer = kept
+
+def _own_line(hypotheses: int, new: int, device: torch.device) -> Tensor:
+    """(n * new, n * new): the new tokens of a hypothesis see those before them, and none of the others'."""
+    return torch.kron(torch.eye(hypotheses, device=device), torch.ones(new, new, device=device).tril()).bool()
+
+
+def _bias(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(rows.shape, dtype=dtype, device=rows.device).masked_fill(~rows, float("-inf"))[:, None]

@@ -1,8 +1,8 @@
 """The decoder: a transformer over [image tokens ; text tokens] with GIT's attention.
 
 Image tokens see only the image, so their rows never depend on the text. The decoder uses that: it runs the image once
-(`prefix`) and then any text against the image's keys and values (`forward`), which equals attention over the joined sequence under
-the table in `model.masks`, in training as well as in decoding.
+(`prefix`) and then any text against the image's keys and values, whole texts in training (`forward`) and texts as they grow in decoding (`step`),
+which equals attention over the joined sequence under the table in `model.masks`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from model.cache import KVCache, PrefixCache, StaticCache
+from model.cache import KVCache, PrefixCache
 from model.config import ModelConfig
 from model.dropout import Dropout, dropout
 from model.linear import Linear, linear
@@ -66,39 +66,36 @@ class Decoder(nn.Module):
         query, key, value = block.project(x)
         return block.finish(x, attend(query, key, value, None, self._attention_dropout)), key, value
 
-    def forward(self, input_ids: Tensor, prefix: PrefixCache, cache: KVCache | StaticCache | None = None) -> Tensor:
-        """(N, T) token ids after what `cache` holds -> (N, T, K) hidden states.
+    def forward(self, input_ids: Tensor, prefix: PrefixCache) -> Tensor:
+        """(N, T) token ids of whole texts -> (N, T, K) hidden states.
 
-        N is B times the number of hypotheses per image: rows i*n to (i+1)*n - 1 belong to image i of `prefix`. With a `cache` the new
-        keys and values are stored in it.
+        N is B times the number of texts per image: rows i*n to (i+1)*n - 1 belong to image i of `prefix`.
         """
         new, image_tokens = input_ids.shape[1], prefix.keys[0].shape[2]
-        positions = cache.positions(new) if cache is not None else slice(0, new)
+        mask = text_rows(image_tokens, new, input_ids.device)
+        x = self._embedded(input_ids, slice(0, new))
+        for block, key, value in zip(self._layers, prefix.keys, prefix.values, strict=True):
+            x = self._run(self._text_layer, block, x, key, value, mask)
+        return self.final_norm(x)
+
+    def _text_layer(self, block: Block, x: Tensor, prefix_key: Tensor, prefix_value: Tensor, mask: Tensor) -> Tensor:
+        query, key, value = block.project(x)
+        return block.finish(x, attend_shared(query, prefix_key, prefix_value, key, value, mask, self._attention_dropout))
+
+    def step(self, input_ids: Tensor, cache: KVCache) -> Tensor:
+        """(N, T) token ids after what `cache` holds, whose hypotheses they belong to -> (N, T, K) hidden states; `cache` then holds them too."""
+        positions, bias = cache.begin(input_ids.shape[1])
+        x = self._embedded(input_ids, positions)
+        for i, block in enumerate(self._layers):
+            query, key, value = block.project(x)
+            x = block.finish(x, attend_cached(query, *cache.append(i, key, value), bias))
+        return self.final_norm(x)
+
+    def _embedded(self, input_ids: Tensor, positions: slice | Tensor) -> Tensor:
         if isinstance(positions, slice) and positions.stop > self.config.max_text_tokens:
             raise ValueError(f"{positions.stop} text tokens, but this model knows positions for {self.config.max_text_tokens}")
         x = self.token_embedding(input_ids) + self.position_embedding.weight[positions]
-        x = self.dropout(self.embedding_norm(x))
-        mask = cache.mask(image_tokens, new) if cache is not None else text_rows(image_tokens, 0, new, input_ids.device)
-        for i, block in enumerate(self._layers):
-            x = self._run(self._text_layer, block, x, prefix.keys[i], prefix.values[i], mask, cache, i)
-        if cache is not None:
-            cache.advance(new)
-        return self.final_norm(x)
-
-    def _text_layer(
-        self,
-        block: Block,
-        x: Tensor,
-        prefix_key: Tensor,
-        prefix_value: Tensor,
-        mask: Tensor | None,
-        cache: KVCache | StaticCache | None,
-        layer: int,
-    ) -> Tensor:
-        query, key, value = block.project(x)
-        if cache is not None:
-            key, value = cache.append(layer, key, value)
-        return block.finish(x, attend_shared(query, prefix_key, prefix_value, key, value, mask, self._attention_dropout))
+        return cast(Tensor, self.dropout(self.embedding_norm(x)))
 
     @torch.no_grad()
     def attention_to_image(self, input_ids: Tensor, prefix: PrefixCache) -> Tensor:
@@ -107,7 +104,7 @@ class Decoder(nn.Module):
         steps = input_ids.shape[1]
         x = self.embedding_norm(self.token_embedding(input_ids) + self.position_embedding.weight[:steps])
         image_tokens = prefix.keys[0].shape[2]
-        mask = text_rows(image_tokens, 0, steps, input_ids.device)
+        mask = text_rows(image_tokens, steps, input_ids.device)
         found = x.new_zeros(len(input_ids), steps, image_tokens, dtype=torch.float32)
         for block, prefix_key, prefix_value in zip(self._layers, prefix.keys, prefix.values, strict=True):
             query, key, value = block.project(x)
@@ -206,7 +203,7 @@ def attend_shared(
     """
     images, _, p, d = prefix_key.shape
     hypotheses, t = query.shape[0] // images, query.shape[2]
-    if hypotheses == 1 and t > 1:  # for one new token the joining would cost more than the attention
+    if hypotheses == 1:
         return attend(query, torch.cat([prefix_key, key], 2), torch.cat([prefix_value, value], 2), mask, drop)
     # the hypotheses of an image become rows of one product with its keys
     query = query * d**-0.5
@@ -219,6 +216,20 @@ def attend_shared(
     on_image = rearrange(weights[..., :p], "(b n) h t p -> b h (n t) p", b=images)
     from_image = rearrange(on_image @ prefix_value, "b h (n t) d -> (b n) h t d", t=t)
     return from_image + weights[..., p:] @ value
+
+
+def attend_cached(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Attention of the hypotheses of an image over all that its cache holds.
+
+    Args:
+        query: (N, H, T, D) with N = B * n, the n hypotheses of an image being neighbours.
+        keys, values: (B, H, D, S), (B, H, S, D).
+        bias: (B, 1, n * T, text tokens), added to the scores of the last of the S.
+    """
+    rows = rearrange(query * query.shape[-1] ** -0.5, "(b n) h t d -> b h (n t) d", b=len(keys))
+    scores = rows @ keys
+    scores[..., scores.shape[-1] - bias.shape[-1] :] += bias
+    return rearrange(scores.softmax(dim=-1) @ values, "b h (n t) d -> (b n) h t d", t=query.shape[2])
 
 
 def _initialise(module: nn.Module) -> None:

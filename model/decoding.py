@@ -17,6 +17,7 @@ from torch.nn import functional as F
 Tokens = tuple[int, ...]
 _ABOVE_SMOOTHING = 3
 _LOOK_EVERY = 8  # steps, where finished texts stay
+_LEAVING = 4  # one in so many
 _NOTHING_LEFT = "the banned texts leave no token to go on with; ban less"
 
 
@@ -122,8 +123,8 @@ def greedy_search(state: Hypotheses, images: int, rules: TextRules, device: torc
     """The likeliest token at every step, for each of `images` images.
 
     Args:
-        leave: finished texts leave the batch, so that later steps cost less. If they stay, every step has the same shape, and the host waits for
-            the device at one step in eight only.
+        leave: finished texts leave the batch once they are a quarter of it, so that later steps cost less. If they stay, every step has the same
+            shape, and the host waits for the device at one step in eight only.
     """
     texts, going = _Texts(images, rules, device), torch.arange(images, device=device)
     log_probs = state.step(torch.tensor([rules.start] * images, device=device))
@@ -136,12 +137,16 @@ def greedy_search(state: Hypotheses, images: int, rules: TextRules, device: torc
         if length == rules.max_new_tokens or _all(ended, length, leave):
             break
         following = best.indices
-        if leave and bool(ended.any()):
+        if leave and _many(ended):
             on = (~ended).nonzero().squeeze(1)
             state.select(on, on)
             going, ended, following = going[on], ended[on], following[on]
         log_probs = state.step(following[:, None])
     return texts.hypotheses()
+
+
+def _many(ended: Tensor) -> bool:
+    return bool(_LEAVING * ended.sum() >= len(ended))
 
 
 def _all(ended: Tensor, length: int, leave: bool) -> bool:
@@ -187,7 +192,9 @@ def beam_search(
         ends = token == rules.eos
         # an end that is not among the best would crowd out better texts
         best = slice(0, num_beams)
-        finished = finished.with_more(tokens[:, best], sums[:, best], (ends[:, best] | last) & ~done[:, None], length_penalty)
+        ending = (ends[:, best] | last) & ~done[:, None]
+        if not leave or bool(ending.any()):
+            finished = finished.with_more(tokens[:, best], sums[:, best], ending, length_penalty)
         order = ends.int().sort(dim=1, stable=True).indices[:, best]  # the likeliest that go on
         if order.shape[1] < num_beams:  # a vocabulary smaller than the beam
             order = torch.cat([order, order[:, :1].expand(-1, num_beams - order.shape[1])], dim=1)
@@ -200,7 +207,7 @@ def beam_search(
         rows = torch.arange(len(tokens), device=device)[:, None] * width + beam.gather(1, order)
         tokens, sums, following = _at(tokens, order), _at(sums, order), token.gather(1, order)
         staying = None
-        if leave and bool(done.any()):
+        if leave and _many(done):
             gone, staying = done.nonzero().squeeze(1), (~done).nonzero().squeeze(1)
             kept.put(going[gone], finished.of(gone))
             finished, going, done = finished.of(staying), going[staying], done[staying]

@@ -25,8 +25,8 @@ def attention_mask(kinds: Tensor) -> Tensor:
     return order[..., None, :] <= order[..., :, None]
 
 
-def text_rows(num_image_tokens: int, past: int, new: int, device: torch.device | None = None) -> Tensor:
-    """The rows of the table for `new` text tokens after `past` earlier ones: (new, num_image_tokens + past + new)."""
-    kinds = torch.ones(num_image_tokens + past + new, dtype=torch.long, device=device)
+def text_rows(num_image_tokens: int, text_tokens: int, device: torch.device | None = None) -> Tensor:
+    """The rows of the table for the text: (text_tokens, num_image_tokens + text_tokens)."""
+    kinds = torch.ones(num_image_tokens + text_tokens, dtype=torch.long, device=device)
     kinds[:num_image_tokens] = 0
-    return attention_mask(kinds)[num_image_tokens + past :]
+    return attention_mask(kinds)[num_image_tokens:]

@@ -3,10 +3,10 @@
 picture       --Preprocessing-->   pixel_values (B, 3, H, W)             model/preprocessing.py
 pixel_values  --ImageEncoder-->    image tokens (B, P, K)                model/encoder.py: any timm model, Linear + LayerNorm
 image tokens  --Decoder.prefix-->  their keys and values, once an image  model/decoder.py, model/cache.py: PrefixCache
-begin token   --Decoder-->         hidden states (N, T, K)               text sees the image and the text before it: model/masks.py
+begin token   --Decoder.step-->    hidden states (N, T, K)               text sees the image and the text before it: model/masks.py
 hidden        --Decoder.logits-->  logits (N, V)                         the tied embedding
 logits        --search, sample-->  the next token of each hypothesis     model/decoding.py: greedy, beams, sampling, rules
-that token    --Decoder-->         one step on, earlier text remembered  model/cache.py: KVCache
+that token    --Decoder.step-->    one step on, earlier text remembered  model/cache.py: KVCache
 tokens        --decode-->          the prompt                            tokenizer/, in inference/inverter.py
 """
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.cache import KVCache, PrefixCache, StaticCache
+from model.cache import STEPS_OF_ROOM, KVCache, PrefixCache, StaticCache
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.decoding import Hypothesis, NotFiniteError, TextRules, Tokens, beam_search, greedy_search, sample
@@ -45,7 +45,8 @@ class CaptionModel(nn.Module):
         self.config = config
         self.encoder = ImageEncoder(config.encoder, config.preprocessing, config.width)
         self.decoder = Decoder(config)
-        self._static_step: Callable[[Tensor, PrefixCache, StaticCache], Tensor] | None = None
+        self._static_step: Callable[[Tensor, KVCache], Tensor] | None = None
+        self._static_cache: StaticCache | None = None
 
     @classmethod
     def from_git(cls, source: str | Path | Mapping[str, Tensor], *, revision: str | None = None) -> CaptionModel:
@@ -226,7 +227,7 @@ class CaptionModel(nn.Module):
             raise ValueError(f"num_beams must be 1 to the vocabulary size ({self.config.vocab_size}), not {num_beams}")
         if not 1 <= num_return <= num_beams:
             raise ValueError(f"num_return must be 1 to num_beams ({num_beams}), not {num_return}")
-        with self._start(pixel_values, rules) as state:
+        with self._start(pixel_values, rules, num_beams) as state:
             about: dict[str, Any] = {"images": len(pixel_values), "rules": rules, "device": pixel_values.device, "leave": self._static_step is None}
             if num_beams == 1:
                 return [[text] for text in greedy_search(state, **about)]
@@ -271,7 +272,7 @@ class CaptionModel(nn.Module):
             raise ValueError(f"top_k must be 0 (all tokens) or more, not {top_k}")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
-        with self._start(pixel_values, rules) as state:
+        with self._start(pixel_values, rules, num_samples) as state:
             return sample(
                 state,
                 len(pixel_values),
@@ -291,15 +292,17 @@ class CaptionModel(nn.Module):
         a CUDA graph. It pays where the time between kernels is more than that in them: on GPUs, with few hypotheses.
 
         Finished texts then stay in their batch, and the memory for a text's keys and values is taken for the longest one that `max_new_tokens`
-        allows. Other numbers of images, beams or tokens compile anew, up to eight times; what comes then runs uncompiled.
+        allows, and kept: one search at a time. Other numbers of images, beams or tokens compile anew, up to eight times; what comes then runs
+        uncompiled.
 
         Args:
             options: of torch.compile; without any, mode="reduce-overhead".
         """
-        self._static_step = torch.compile(self._step_of_one_shape, dynamic=False, **(options or {"mode": "reduce-overhead"}))
+        self._static_step = torch.compile(self._next_token, dynamic=False, **(options or {"mode": "reduce-overhead"}))
 
-    def _step_of_one_shape(self, tokens: Tensor, prefix: PrefixCache, cache: StaticCache) -> Tensor:
-        return self.decoder.logits(self.decoder(tokens, prefix, cache)[:, -1]).float().log_softmax(dim=-1)
+    def _next_token(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """(N, T) tokens after what `cache` holds -> the log-probabilities of the next, (N, V)."""
+        return self.decoder.logits(self.decoder.step(tokens, cache)[:, -1]).float().log_softmax(dim=-1)
 
     def _rules(
         self,
@@ -336,24 +339,36 @@ class CaptionModel(nn.Module):
         )
 
     @contextmanager
-    def _start(self, pixel_values: Tensor, rules: TextRules) -> Iterator[_NetworkHypotheses | _StaticHypotheses]:
+    def _start(self, pixel_values: Tensor, rules: TextRules, hypotheses: int) -> Iterator[_NetworkHypotheses]:
         """The images, encoded, and no text.
 
+        Args:
+            hypotheses: how many there will be of each image.
+
         Raises:
-            NotFiniteError: at the end at the latest, instead of whatever else came of it.
+            NotFiniteError: at the end, instead of whatever else came of it.
         """
-        capacity = len(rules.start) + rules.max_new_tokens - 1
         # on a CPU a few images at a time: what lies between their layers then stays in its cache
         parts = pixel_values.split(_CPU_IMAGES) if pixel_values.device.type == "cpu" else [pixel_values]
-        prefix = PrefixCache.join([self.decoder.prefix(self.encoder(part)) for part in parts])
+        images = [self.decoder.prefix(self.encoder(part)) for part in parts]
+        steps = rules.max_new_tokens - 1  # the last token is not read
+        cache: KVCache
         if self._static_step is None:
-            yield _NetworkHypotheses(self, prefix)
-            return
-        state = _StaticHypotheses(self, self._static_step, prefix, capacity)
+            cache = KVCache(images, len(rules.start) + hypotheses * min(steps, STEPS_OF_ROOM))
+        else:
+            cache = self._static(images, len(rules.start) + hypotheses * steps)
+        state = _NetworkHypotheses(cache, self._next_token, self._static_step or self._next_token)
         try:
             yield state
         finally:
             self.check_finite(state.sums)
+
+    def _static(self, images: Sequence[PrefixCache], room: int) -> StaticCache:
+        if self._static_cache is not None and self._static_cache.fits(images, room):
+            self._static_cache.begin_again(images)
+        else:
+            self._static_cache = StaticCache(images, room)
+        return self._static_cache
 
     def check_finite(self, numbers: Tensor) -> None:
         """
@@ -398,43 +413,23 @@ def _chances(generator: torch.Generator | Sequence[torch.Generator] | None, imag
 
 
 class _NetworkHypotheses:
-    """`decoding.Hypotheses` on the decoder: the image's keys and values once per image, the text's once per hypothesis."""
+    """`decoding.Hypotheses` on the decoder."""
 
-    def __init__(self, model: CaptionModel, prefix: PrefixCache) -> None:
-        images, heads, _, head_dim = prefix.keys[0].shape
-        self.model = model
-        self.prefix = prefix
-        self.cache = KVCache(len(prefix.keys), images, heads, head_dim, dtype=prefix.keys[0].dtype, device=prefix.keys[0].device)
-
-    def step(self, tokens: Tensor) -> Tensor:
-        hidden = self.model.decoder(tokens, self.prefix, self.cache)
-        logits = self.model.decoder.logits(hidden[:, -1]).float()
-        self.model.check_finite(logits.sum())
-        return logits.log_softmax(dim=-1)
-
-    def select(self, rows: Tensor, images: Tensor | None) -> None:
-        self.cache.select(rows)
-        if images is not None:
-            self.prefix = self.prefix.select(images)
-
-
-class _StaticHypotheses:
-    """The same in steps of one shape, after the first one, which reads how the texts start and is followed by as many rows as there will be."""
-
-    def __init__(self, model: CaptionModel, step: Callable[[Tensor, PrefixCache, StaticCache], Tensor], prefix: PrefixCache, capacity: int) -> None:
-        images, heads, _, head_dim = prefix.keys[0].shape
-        self.prefix, self._first, self._later = prefix, model._step_of_one_shape, step
-        self.cache = StaticCache(len(prefix.keys), images, heads, capacity, head_dim, dtype=prefix.keys[0].dtype, device=prefix.keys[0].device)
-        self.sums = torch.zeros((), device=prefix.keys[0].device)  # finite while all that was computed is
+    def __init__(self, cache: KVCache, first: Callable[[Tensor, KVCache], Tensor], later: Callable[[Tensor, KVCache], Tensor]) -> None:
+        """
+        Args:
+            first: reads how the texts start.
+            later: reads one token of each.
+        """
+        self.cache, self._first, self._later = cache, first, later
+        self.sums = torch.zeros((), device=cache.keys.device)  # finite while all that was computed is
         self._begun = False
 
     def step(self, tokens: Tensor) -> Tensor:
-        log_probs = (self._later if self._begun else self._first)(tokens, self.prefix, self.cache)
+        log_probs = (self._later if self._begun else self._first)(tokens, self.cache)
         self._begun = True
         self.sums = self.sums + log_probs.amax(-1).sum()
         return log_probs
 
     def select(self, rows: Tensor, images: Tensor | None) -> None:
-        if images is not None:
-            raise ValueError("images stay to the end where every step has the same shape")
-        self.cache.select(rows)
+        self.cache.select(rows, images)

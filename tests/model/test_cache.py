@@ -1,5 +1,6 @@
 """The memory of the text: it grows, rows are reordered in it, and steps of one shape see the same as those that grow."""
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -8,34 +9,51 @@ import pytest
 import torch
 from examples import lively, tiny_config
 from torch import Tensor
+from torch.nn import functional as F
 
 from model import CaptionModel, NotFiniteError
-from model.cache import _FIRST_CAPACITY, KVCache
+from model.cache import KVCache, PrefixCache, StaticCache
+from model.decoder import attend_cached
+
+
+def prefixes(images: int, image_tokens: int = 3, dtype: torch.dtype = torch.float32) -> list[PrefixCache]:
+    """Two layers of two heads of size four, in groups of two images."""
+    parts = [torch.randn(2, 2, min(2, images - first), 2, image_tokens, 4).to(dtype) for first in range(0, images, 2)]
+    return [PrefixCache(list(keys), list(values)) for keys, values in parts]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_come_along_through_any_reordering_and_growth(dtype: torch.dtype) -> None:
-    """Against plain lists of tensors."""
-    draw, generator = random.Random(0), torch.Generator().manual_seed(0)
-    cache = KVCache(2, 3, 2, 4, dtype=dtype, device=torch.device("cpu"))
-    texts = [[torch.zeros(2, 2, 0, 2, 4, dtype=dtype)] for _ in range(3)]  # (kind, layer, T, H, D) of each row
-    for _ in range(60):
-        new = draw.choice((1, 1, 1, 3))
-        fresh = torch.randn(2, 2, len(texts), 2, new, 4, generator=generator).to(dtype)  # kind, layer, N, H, T, D
-        for row, text in enumerate(texts):
-            text.append(fresh[:, :, row].transpose(2, 3))
+def test_hypotheses_see_their_image_and_their_own_line(dtype: torch.dtype) -> None:
+    """Through any reordering, growth and leaving, against attention over plain lists of keys and values, a hypothesis at a time."""
+    torch.manual_seed(0)
+    draw = random.Random(0)
+    parts = prefixes(5, dtype=dtype)
+    cache = KVCache(parts, room=4)
+    # of each image, hypothesis and layer: keys and values (H, S, D)
+    lines = [[[(part.keys[layer][i], part.values[layer][i]) for layer in range(2)]] for part in parts for i in range(len(part.keys[0]))]
+    for _ in range(40):
+        hypotheses, new = len(lines[0]), draw.choice((1, 1, 1, 3))
+        positions, bias = cache.begin(new)
+        assert positions == slice(cache.length - new, cache.length)
         for layer in range(2):
-            found = cache.append(layer, fresh[0, layer], fresh[1, layer])
-            for kind in range(2):
-                expected = torch.stack([torch.cat([part[kind, layer] for part in text]).transpose(0, 1) for text in texts])
-                assert torch.equal(found[kind], expected)
-        cache.advance(new)
-        rows = torch.tensor([draw.randrange(len(texts)) for _ in range(draw.randint(1, 6))])  # more, fewer, and the same twice
-        texts = [list(texts[row]) for row in rows.tolist()]
-        cache.select(rows)
-        assert cache.rows == len(rows)
-    assert cache.length > 2 * _FIRST_CAPACITY
-    assert cache.capacity < 4 * cache.length
+            keys, values, query = torch.randn(3, len(lines) * hypotheses, 2, new, 4).to(dtype)
+            found = attend_cached(query, *cache.append(layer, keys, values), bias)
+            for row, (image, hypothesis) in enumerate(itertools.product(range(len(lines)), range(hypotheses))):
+                own = lines[image][hypothesis]
+                own[layer] = torch.cat([own[layer][0], keys[row]], 1), torch.cat([own[layer][1], values[row]], 1)
+                see = torch.ones(new, own[layer][0].shape[1]).tril(own[layer][0].shape[1] - new).bool()
+                expected = F.scaled_dot_product_attention(query[row].float(), *(side.float() for side in own[layer]), attn_mask=see)
+                torch.testing.assert_close(
+                    found[row].float(), expected, **({"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.03, "rtol": 0.03})
+                )
+        staying = sorted(draw.sample(range(len(lines)), len(lines) - (len(lines) > 2 and draw.random() < 0.2)))
+        chosen = [[draw.randrange(hypotheses) for _ in range(hypotheses if draw.random() < 0.7 else draw.randint(1, 4))] for _ in staying]
+        chosen = [(row * 4)[: len(chosen[0])] for row in chosen]
+        rows = torch.tensor([image * hypotheses + one for image, several in zip(staying, chosen, strict=True) for one in several])
+        lines = [[list(lines[image][one]) for one in several] for image, several in zip(staying, chosen, strict=True)]
+        cache.select(rows, torch.tensor(staying) if len(staying) < cache.keys.shape[1] else None)
+    assert len(lines) == 2
+    assert 64 < cache.seen.sum(-1).max() <= cache.seen.shape[2]
 
 
 def test_a_long_text_is_read_in_steps_as_at_once() -> None:
@@ -43,24 +61,19 @@ def test_a_long_text_is_read_in_steps_as_at_once() -> None:
     model = lively(CaptionModel(tiny_config(max_text_tokens=80))).eval()
     pixels, ids = torch.randn(2, 3, 32, 32), torch.randint(3, 20, (2, 75))
     with torch.no_grad():
-        prefix = model.decoder.prefix(model.encoder(pixels))
-        layers, (batch, heads, _, head_dim) = len(prefix.keys), prefix.keys[0].shape
-        cache = KVCache(layers, batch, heads, head_dim, dtype=torch.float32, device=torch.device("cpu"))
-        steps = [model.decoder(part, prefix, cache) for part in ids.split(1, dim=1)]
+        cache = KVCache([model.decoder.prefix(model.encoder(pixels))])
+        steps = [model.decoder.step(part, cache) for part in ids.split(1, dim=1)]
         torch.testing.assert_close(model.decoder.logits(torch.cat(steps, dim=1)), model(pixels, ids), atol=1e-4, rtol=1e-4)
-    assert cache.capacity < 160
+    assert 75 <= cache.seen.shape[2] < 100
 
 
-def test_selecting_asks_for_no_memory_again() -> None:
-    cache = KVCache(2, 8, 2, 4, dtype=torch.float32, device=torch.device("cpu"))
-    places = set()
-    for step in range(10):
-        for layer in range(2):
-            cache.append(layer, torch.ones(8, 2, 1, 4), torch.ones(8, 2, 1, 4))
-        cache.advance(1)
-        cache.select(torch.arange(8).roll(step))
-        places.add(cache.buffer.data_ptr())
-    assert len(places) == 2
+def test_reordering_moves_no_keys() -> None:
+    cache = KVCache(prefixes(4), room=40)
+    places = cache.keys.data_ptr(), cache.values.data_ptr()
+    for _ in range(10):
+        cache.begin(1)
+        cache.select(torch.randint(4, (4,)).sort().values)
+    assert (cache.keys.data_ptr(), cache.values.data_ptr()) == places
 
 
 def wishes(draw: random.Random) -> dict[str, Any]:
@@ -116,6 +129,29 @@ def test_one_graph_serves_all_steps_of_a_shape(pair: tuple[CaptionModel, Caption
     for seed in range(3):
         static.search(torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(seed)), num_beams=3, max_new_tokens=20, min_new_tokens=19)
     assert len(graphs) == 1
+
+
+def test_a_cache_of_one_shape_begins_again_in_its_place() -> None:
+    """A captured graph knows only that place; numbers that were none must not come through the mask."""
+    parts, others = prefixes(3), prefixes(3)
+    cache, fresh = StaticCache(parts, room=6), StaticCache(others, room=6)
+    cache.begin(2)
+    cache.append(0, torch.full((3, 2, 2, 4), float("nan")), torch.full((3, 2, 2, 4), float("nan")))
+    cache.select(torch.arange(3).repeat_interleave(2))
+    places = cache.keys.data_ptr(), cache.values.data_ptr(), cache.seen.data_ptr()
+    assert cache.fits(others, 6)
+    assert not any(cache.fits(*ask) for ask in ((others, 7), (prefixes(2), 6), (prefixes(3, 4), 6), (prefixes(3, 4), 5)))
+    cache.begin_again(others)
+    for first, second in zip(fresh.begin(2), cache.begin(2), strict=True):
+        assert torch.equal(first, second)
+    query = torch.randn(3, 2, 2, 4)
+    found = [
+        attend_cached(query, *one.append(0, query, query), fresh_bias)
+        for one, fresh_bias in ((cache, torch.zeros(3, 1, 2, 6)), (fresh, torch.zeros(3, 1, 2, 6)))
+    ]
+    assert torch.equal(*found)
+    cache.select(torch.arange(3).repeat_interleave(2))
+    assert (cache.keys.data_ptr(), cache.values.data_ptr(), cache.seen.data_ptr()) == places
 
 
 def counting(of: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:

@@ -65,9 +65,8 @@ def test_cached_decoding_equals_the_whole_text_at_once(tiny_model: CaptionModel)
     pixels, ids = example()
     whole = tiny_model(pixels, ids)
     prefix = tiny_model.decoder.prefix(tiny_model.encoder(pixels))
-    layers, (batch, heads, _, head_dim) = len(prefix.keys), prefix.keys[0].shape
-    cache = KVCache(layers, batch, heads, head_dim, dtype=torch.float32, device=torch.device("cpu"))
-    steps = [tiny_model.decoder.logits(tiny_model.decoder(part, prefix, cache)) for part in ids.split([2, 1, 1, 3], dim=1)]
+    cache = KVCache([prefix])
+    steps = [tiny_model.decoder.logits(tiny_model.decoder.step(part, cache)) for part in ids.split([2, 1, 1, 3], dim=1)]
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
@@ -87,12 +86,12 @@ def test_padding_at_the_right_changes_nothing_before_it(tiny_model: CaptionModel
 
 
 def test_shared_attention_equals_attention_over_repeated_keys() -> None:
-    images, hypotheses, heads, p, past, new, d = 2, 3, 2, 5, 3, 2, 4
+    images, hypotheses, heads, p, new, d = 2, 3, 2, 5, 4, 4
     draw = torch.Generator().manual_seed(0)
     query = torch.randn(images * hypotheses, heads, new, d, generator=draw)
     prefix_key, prefix_value = torch.randn(2, images, heads, p, d, generator=draw)
-    key, value = torch.randn(2, images * hypotheses, heads, past + new, d, generator=draw)
-    mask = text_rows(p, past, new)
+    key, value = torch.randn(2, images * hypotheses, heads, new, d, generator=draw)
+    mask = text_rows(p, new)
     repeated = [torch.cat([side.repeat_interleave(hypotheses, 0), own], 2) for side, own in ((prefix_key, key), (prefix_value, value))]
     expected = attend(query, repeated[0], repeated[1], mask)
     torch.testing.assert_close(attend_shared(query, prefix_key, prefix_value, key, value, mask), expected, atol=1e-6, rtol=1e-5)
