@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -31,7 +32,11 @@ def read_command_line(config: type[_Config], description: str | None) -> _Config
 def read_arguments(parse: Callable[[Sequence[str]], _Config]) -> _Config:
     """To be called before the imports that take seconds: help and wrong options end the process here."""
     _write_anything()
-    return parse(sys.argv[1:])
+    try:
+        return parse(sys.argv[1:])
+    except BrokenPipeError:  # as in `train.py --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the interpreter would flush the rest at its end
+        sys.exit(1)
 
 
 def begin_command() -> None:

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from model.config import EncoderConfig
+from model.efficientnet import with_timm_names
 from model.linear import Linear
 from model.preprocessing import Preprocessing
 from model.unused import drop_unused
@@ -214,7 +215,7 @@ def _read_file(file: Path) -> dict[str, Tensor]:
         ) from error
     if broken := next((name for name, tensor in weights.items() if not isinstance(tensor, Tensor) or not bool(tensor.isfinite().all())), None):
         raise EncoderError(f"{file} is damaged: {broken} holds something else than numbers")
-    return weights
+    return with_timm_names(weights)
 
 
 def _source(config: EncoderConfig, weights: dict[str, Tensor] | None) -> dict[str, Any]:

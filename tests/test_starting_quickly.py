@@ -18,7 +18,7 @@ WRONG = {  # others are given an option that there is not
     "data.preview": (["nowhere", "--images", "0"], "--images must be 1 or more, not 0"),
 }
 SCRIPTS = ("train.py", "caption.py", "evaluate.py", "score.py", "app.py", "generate_data.py")
-MODULES = ("data.importers", "data.audit", "data.preview", "diffusion.mini.train", "diffusion.mini.probe")
+MODULES = ("data.importers", "data.audit", "data.preview", "diffusion.mini.train", "diffusion.mini.distil", "diffusion.mini.probe")
 # a command as __main__ with one line of arguments after the other: what ended each, and at the end what was imported
 _RUN = """
 import contextlib, io, json, runpy, sys
@@ -64,3 +64,12 @@ def test_the_public_names_are_loaded_when_they_are_asked_for() -> None:
     assert python("-c", light) == "False mini-inverter\n"
     with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
         from inference import Nothing  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_help_that_nobody_reads_to_the_end_is_quiet() -> None:
+    """As in `train.py small --help | head`."""
+    process = subprocess.Popen([sys.executable, "train.py", "small", "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (1, b"")
