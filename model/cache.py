@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-STEPS_OF_ROOM = 8  # taken at a time
+STEPS_OF_ROOM = 8  # by which memory grows
 
 
 @dataclass
@@ -34,7 +34,7 @@ class KVCache:
     stand as their product with a query wants them, and it takes the empty places along: what is contiguous need not be copied.
     """
 
-    def __init__(self, parts: Sequence[PrefixCache], room: int = 8) -> None:
+    def __init__(self, parts: Sequence[PrefixCache], room: int = STEPS_OF_ROOM) -> None:
         """
         Args:
             parts: the images, one group after the other.
@@ -79,11 +79,15 @@ class KVCache:
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store what `begin` made room for, (N, H, T, D), and return all that the layer holds now: (B, H, D, S) and (B, H, S, D)."""
-        last = self.image_tokens + self._filled
-        places = slice(last - len(keys) // len(self.seen) * keys.shape[2], last)
-        self.keys[layer, ..., places] = rearrange(keys, "(b n) h t d -> b h d (n t)", b=len(self.seen))
-        self.values[layer, :, :, places] = rearrange(values, "(b n) h t d -> b h (n t) d", b=len(self.seen))
+        keys = rearrange(keys, "(b n) h t d -> b h d (n t)", b=len(self.seen))
+        values = rearrange(values, "(b n) h t d -> b h (n t) d", b=len(self.seen))
+        self._store(self.keys[layer], self.values[layer], keys, values)
         return self.keys[layer], self.values[layer]
+
+    def _store(self, all_keys: Tensor, all_values: Tensor, keys: Tensor, values: Tensor) -> None:
+        last = self.image_tokens + self._filled
+        all_keys[..., last - keys.shape[3] : last] = keys
+        all_values[:, :, last - keys.shape[3] : last] = values
 
     def select(self, rows: Tensor, images: Tensor | None = None) -> None:
         """Keep these hypotheses in this order, as many of each image; `images` are the indices of the images that stay, None if all do."""
@@ -128,13 +132,10 @@ class StaticCache(KVCache):
         """Among the text tokens, of the last `new` that `begin` made room for."""
         return self._counts[0] - new + torch.arange(new, device=self.seen.device)
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        keys = rearrange(keys, "(b n) h t d -> b h d (n t)", b=len(self.seen))
-        values = rearrange(values, "(b n) h t d -> b h (n t) d", b=len(self.seen))
+    def _store(self, all_keys: Tensor, all_values: Tensor, keys: Tensor, values: Tensor) -> None:
         places = self.image_tokens + self._places(keys.shape[3])
-        self.keys[layer].index_copy_(3, places, keys)
-        self.values[layer].index_copy_(2, places, values)
-        return self.keys[layer], self.values[layer]
+        all_keys.index_copy_(3, places, keys)
+        all_values.index_copy_(2, places, values)
 
     def select(self, rows: Tensor, images: Tensor | None = None) -> None:
         if images is not None:
@@ -152,4 +153,5 @@ def _own_line(hypotheses: int, new: int, device: torch.device) -> Tensor:
 
 
 def _bias(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, n * T, text tokens), True = sees -> (B, 1, n * T, text tokens), 0 or minus infinity."""
     return torch.zeros(rows.shape, dtype=dtype, device=rows.device).masked_fill(~rows, float("-inf"))[:, None]

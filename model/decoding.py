@@ -146,6 +146,7 @@ def greedy_search(state: Hypotheses, images: int, rules: TextRules, device: torc
 
 
 def _many(ended: Tensor) -> bool:
+    """Whether as many have ended as pay for moving the others together."""
     return bool(_LEAVING * ended.sum() >= len(ended))
 
 

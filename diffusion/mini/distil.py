@@ -59,7 +59,7 @@ from diffusion.contact_sheet import contact_sheet
 from diffusion.mini.begun import check_begun
 from diffusion.mini.card import MODEL_CARD
 from diffusion.mini.fit import FitConfig, InterruptedTrainingError, fit
-from diffusion.mini.networks import STUDENT_STEPS, TEACHER_STEPS, build_pipeline, build_student_scheduler, student_of
+from diffusion.mini.networks import STUDENT_STEPS, TEACHER_STEPS, build_pipeline, build_student_scheduler, is_student, student_of
 from diffusion.mini.train import check_out, export_pipeline, replace_pipeline
 from diffusion.mini.trajectories import make_trajectories, open_trajectories
 from diffusion.mini.world import random_scenes
@@ -71,8 +71,12 @@ _OWN_SHARE, _NOISE_SHARE = 0.48, 0.28  # of a batch; see student_loss
 
 def main(config: DistilConfig) -> None:
     check_out(config.out)
-    if not (config.teacher / "model_index.json").is_file():
-        raise ValueError(f"--teacher {config.teacher} is no pipeline: assets/mini-diffusion/README.md says how to have the shipped model's teacher")
+    if not (config.teacher / "model_index.json").is_file() or is_student(config.teacher):
+        raise ValueError(
+            f"--teacher {config.teacher} is no pipeline to distil: assets/mini-diffusion/README.md says how to have the shipped model's teacher"
+        )
+    if config.start_from is not None and not is_student(config.start_from):
+        raise ValueError(f"--start-from {config.start_from} holds no student; without the option the weights to begin with are the teacher's")
     accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())
     config.run_dir.mkdir(parents=True, exist_ok=True)
     teacher = StableDiffusionPipeline.from_pretrained(config.teacher, dtype=torch.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -164,3 +165,9 @@ class Denoiser(nn.Module):
         """(B, C, 16, 16) noisy latents, (B,) timesteps, (B, 32) token ids -> (B, C, 16, 16) predicted velocity."""
         hidden = self.text_encoder(input_ids).last_hidden_state
         return self.unet(noisy, timesteps, encoder_hidden_states=hidden).sample
+
+
+def is_student(pipeline: Path) -> bool:
+    """Whether what lies there was distilled to few steps."""
+    unet = pipeline / "unet" / "config.json"
+    return unet.is_file() and json.loads(unet.read_text(encoding="utf-8")).get("time_cond_proj_dim") is not None

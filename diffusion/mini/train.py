@@ -81,6 +81,7 @@ from diffusion.mini.networks import (
     build_scheduler,
     build_text_encoder,
     build_unet,
+    is_student,
 )
 from diffusion.mini.render import IMAGE_SIZE, MissingFontError
 from diffusion.mini.renders import CHUNK, Chunks, make_renders, open_images, open_masks, read_prompts, save_array
@@ -92,7 +93,7 @@ SUBJECT_WEIGHT = 3.0  # an error on a subject counts that much more: backgrounds
 
 def main(config: MiniDiffusionConfig) -> None:
     check_out(config.out)
-    if config.start_from is not None and _is_student(config.start_from):
+    if config.start_from is not None and is_student(config.start_from):
         raise ValueError(f"--start-from {config.start_from} was distilled to few steps; its README.md says how to have its teacher")
     accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())  # without it torchrun on CPUs starts strangers
     config.run_dir.mkdir(parents=True, exist_ok=True)
@@ -109,11 +110,6 @@ def main(config: MiniDiffusionConfig) -> None:
     if accelerator.is_main_process:
         replace_pipeline(config.out, config.run_dir / "pipeline")
         print(f"The pipeline is in {config.out}. Look at it: python -m diffusion.mini.probe --model {config.out}")
-
-
-def _is_student(pipeline: Path) -> bool:
-    unet = pipeline / "unet" / "config.json"
-    return unet.is_file() and json.loads(unet.read_text(encoding="utf-8")).get("time_cond_proj_dim") is not None
 
 
 def _check_begun(config: MiniDiffusionConfig) -> None:

@@ -199,6 +199,11 @@ def test_another_teacher_needs_another_directory(teacher: StableDiffusionPipelin
         main(config)
     with pytest.raises(ValueError, match="how to have the shipped model's teacher"):
         main(dataclasses.replace(config, teacher=tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"mini-diffusion is no pipeline to distil"):  # a student itself
+        main(dataclasses.replace(config, teacher=MINI_DIRECTORY))
+    for start in (tmp_path / "teacher", tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match=r"--start-from .* holds no student"):
+            main(dataclasses.replace(config, start_from=start))
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """EfficientNets whose weights have the names of efficientnet_pytorch, against timm's own of the same shape."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
+from encoders import build
 from torch import Tensor
 
 from model.efficientnet import with_timm_names
@@ -35,6 +38,16 @@ def test_every_weight_finds_its_place(name: str, stages: list[tuple[int, bool]],
     found = with_timm_names(named)
     assert found.keys() == theirs.keys()
     assert all(found[key] is tensor for key, tensor in theirs.items())
+
+
+def test_an_encoder_is_loaded_from_such_a_file(tmp_path: Path) -> None:
+    theirs = timm.create_model("tf_efficientnet_lite0").state_dict()
+    torch.save(dict(zip(package_names(_LITE0, squeeze=False), theirs.values(), strict=True)), tmp_path / "lite0.pth")
+    model = build("tf_efficientnet_lite0", {}, 64)
+    model.encoder.load_pretrained(model.config.encoder, model.config.preprocessing, tmp_path / "lite0.pth")
+    loaded = model.encoder.backbone.state_dict()
+    assert len(loaded) == len(theirs) - 2  # all but the classifier
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in loaded.items())
 
 
 def test_what_is_no_such_network_keeps_its_names() -> None:
