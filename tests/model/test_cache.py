@@ -135,8 +135,8 @@ def test_a_cache_of_one_shape_begins_again_in_its_place() -> None:
     """A captured graph knows only that place; numbers that were none must not come through the mask."""
     parts, others = prefixes(3), prefixes(3)
     cache, fresh = StaticCache(parts, room=6), StaticCache(others, room=6)
-    cache.begin(2)
-    cache.append(0, torch.full((3, 2, 2, 4), float("nan")), torch.full((3, 2, 2, 4), float("nan")))
+    cache.begin(4)
+    cache.append(0, torch.full((3, 2, 4, 4), float("nan")), torch.full((3, 2, 4, 4), float("nan")))
     cache.select(torch.arange(3).repeat_interleave(2))
     places = cache.keys.data_ptr(), cache.values.data_ptr(), cache.seen.data_ptr()
     assert cache.fits(others, 6)

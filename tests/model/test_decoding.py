@@ -103,6 +103,19 @@ def test_a_batch_gives_what_single_images_give() -> None:
             assert [text.tokens for text in together[i]] == [text.tokens for text in alone]
 
 
+@pytest.mark.parametrize("leave", [True, False])
+@pytest.mark.parametrize("penalty", [1.0, 3.0])
+def test_an_image_that_is_done_takes_no_more_texts(penalty: float, leave: bool) -> None:
+    """Where it stays for the sake of others, which go on, a longer one might rank above those it has."""
+    images, asked = 40, {"num_beams": 2, "num_return": 2, "length_penalty": penalty}
+    together = beam_search(Table(images, 5, 14, 3), images, rules(14), CPU, **asked, leave=leave)
+    for image in range(images):
+        table = Table(images, 5, 14, 3)
+        table.images = torch.tensor([image])
+        alone = beam_search(table, 1, rules(14), CPU, **asked)[0]
+        assert [text.tokens for text in together[image]] == [text.tokens for text in alone]
+
+
 def test_beam_scores_are_the_networks_own(tiny_model: CaptionModel) -> None:
     """The score of a text is what the network, given the whole text at once, says of it."""
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(4))
