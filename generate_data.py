@@ -1,7 +1,7 @@
 """Make a data set: render prompts with a diffusion model and keep images and prompts as shards of pairs.
 
 Examples:
-    python generate_data.py                                             7,000 pairs of the embedded world
+    python generate_data.py                                             13,000 pairs of the embedded world
     python generate_data.py --out datasets/large --num-images 20000
     python generate_data.py --prompts prompts.txt --out datasets/mine --model stabilityai/stable-diffusion-2-base
     python generate_data.py --prompts titles.csv --prompt-column title --model stabilityai/sdxl-turbo --out datasets/mine

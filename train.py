@@ -3,6 +3,7 @@
 Examples:
     python train.py                                        the main job: the embedded world, minutes on a 2-core CPU
     python train.py mini --data datasets/large --max-steps 6000 --name long
+    python train.py photos --data PHOTOS --model.encoder-file FILE         captions of photographs, half an hour on a 2-core CPU
     python train.py small --data datasets/mine             one GPU
     accelerate launch train.py base --data datasets/mine   several
     python train.py base --init microsoft/git-base --data datasets/mine   from GIT's weights
@@ -71,7 +72,7 @@ from training.estimate import estimate
 from training.health import NormStatistics, TrainingError, check_skipped, check_update, skipped_kinds
 from training.lengths import PromptLengths
 from training.meter import Meter
-from training.objective import CaptionLoss, any_text_length
+from training.objective import CaptionLoss, any_sizes
 from training.optimizer import build_optimizer, warmup_cosine
 from training.processes import agree, follow_shards, is_sharded, start_accelerator, whole_network
 from training.run_directory import (
@@ -117,7 +118,7 @@ def _validate(
     pairs = batches.validation
     for batch in pairs.batches(batches.collate, accelerator.device, batches.picture.normalise):
         with accelerator.autocast():
-            total += float(model.summed_loss(batch.images, batch.input_ids, batch.labels))
+            total += float(model.summed_loss(batch.images, batch.input_ids, batch.labels, batch.pictures))
             if not math.isfinite(total):
                 return {"loss": math.nan}
             texts = model.search(batch.images, num_beams=1)
@@ -201,9 +202,8 @@ def fit(
     objective = CaptionLoss(model, from_features=config.reuse_features)
     if config.compile:
         objective.compile()  # in place: the weights keep their names
-    optimizer = build_optimizer(
-        model.encoder, model.decoder, learning_rate=config.learning_rate, encoder_rate=config.encoder_rate, weight_decay=config.weight_decay
-    )
+    rates = {"learning_rate": config.learning_rate, "encoder_rate": config.encoder_rate}
+    optimizer = build_optimizer(config.optimizer, model.encoder, model.decoder, **rates, weight_decay=config.weight_decay)
     schedule = warmup_cosine(optimizer, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
     follow_shards(model)
@@ -239,7 +239,7 @@ def fit(
                 torch.manual_seed(config.seed * 1_000_000_007 + draw)  # dropout, the same after an interruption
                 on_device = batch.to(accelerator.device, batches.normalise)
                 if config.compile:
-                    any_text_length(on_device)
+                    any_sizes(on_device)
                 # gradients are exchanged once, after the update's last batch
                 with accelerator.no_sync(wrapped) if number < len(update) - 1 else nullcontext():
                     with accelerator.autocast():
@@ -398,7 +398,7 @@ def _conclude(config: TrainConfig, run: Path, data: TrainingData, progress: Prog
         print(f"report        {run / REPORT / 'report.md'}, pictures in {run / REPORT / 'samples.png'}")
     print(f"curves        tensorboard --logdir {run}")
     print(f"caption       python caption.py IMAGE_OR_FOLDER --checkpoint {run / MODEL}")
-    print("train longer  python generate_data.py --out datasets/large --num-images 20000")
+    print("train longer  python generate_data.py --out datasets/large --num-images 50000")
     print(f"              python train.py --data datasets/large --name long --max-steps {4 * config.max_steps}")
 
 

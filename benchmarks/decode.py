@@ -204,6 +204,8 @@ def painted(count: int) -> list[bytes]:
 
 
 def main(config: DecodeConfig) -> None:
+    if config.compile and (config.checkpoint is not None or config.memory):
+        sys.exit("--compile is for the times beside Hugging Face's alone; leave it out, or --checkpoint and --memory")
     if config.worker:
         work(config)
     elif config.checkpoint is not None:

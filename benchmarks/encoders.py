@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from model import CaptionModel  # noqa: E402
 from tokenizer import PromptTokenizer  # noqa: E402
 from training.config import NetworkConfig, mini  # noqa: E402
+from training.optimizer import build_optimizer  # noqa: E402
 from training.starting import model_config  # noqa: E402
 
 CANDIDATES: dict[str, NetworkConfig] = {
@@ -56,7 +57,7 @@ def seconds_per_step(network: NetworkConfig, batch_size: int) -> tuple[float, fl
     """Median time of a training step on random data, and the parameters in millions."""
     tokenizer = PromptTokenizer.train(["a cat on a beach, rain"] * 3, 700)
     model = CaptionModel(model_config(network, tokenizer)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = build_optimizer(mini().optimizer, model.encoder, model.decoder, learning_rate=1e-6, encoder_rate=1.0, weight_decay=0.0)
     pixels, ids = torch.randn(batch_size, 3, *model.config.preprocessing.size), torch.randint(3, tokenizer.vocab_size, (batch_size, 20))
     times = []
     for _ in range(6):

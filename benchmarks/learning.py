@@ -33,6 +33,7 @@ from tokenizer import PromptTokenizer
 from training.config import TrainConfig, mini
 from training.data import Batches, TrainingData
 from training.objective import CaptionLoss
+from training.optimizer import build_optimizer
 from training.processes import start_accelerator
 from training.starting import build_network
 from training.validation import ValidationPairs
@@ -50,10 +51,10 @@ class LearningConfig:
     networks: tuple[str, ...] = ("ours", "git", "blip")
     minutes: float = 10.0
     """Of training, for each."""
-    learning_rate: float = 1e-3
+    learning_rate: float = mini().learning_rate
     """Of ours."""
-    peer_learning_rate: float = 1e-3
-    """Of the others."""
+    peer_learning_rate: float = mini().learning_rate
+    """Of the others; all have the preset's optimizer."""
     evaluations: int = 10
     test_pairs: int = 1000
     seed: int = 0
@@ -70,7 +71,7 @@ def build(name: str, config: TrainConfig, tokenizer: PromptTokenizer) -> Any:
 def seconds_per_step(model: Any, batches: Batches, accelerator: Any) -> float:
     """The median of some updates on real batches, after a few that do not count."""
     objective, times = CaptionLoss(model).train(), list[float]()
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-6, fused=True)
+    optimizer = build_optimizer(mini().optimizer, model.encoder, model.decoder, learning_rate=1e-6, encoder_rate=1.0, weight_decay=0.0)
     with closing(batches.after(0)) as coming:
         for _ in range(60):
             start = time.perf_counter()

@@ -102,8 +102,8 @@ def main(config: RooflineConfig) -> None:
             for _ in range(PAST - 1):
                 model.decoder.step(token, cache)
 
-            def decode_step(cache=cache, seen=cache.seen, token=token, model=model) -> None:  # type: ignore[no-untyped-def]
-                cache.seen, cache.length = seen, PAST  # the step before is taken back
+            def decode_step(cache=cache, seen=cache.seen, filled=cache.filled, token=token, model=model) -> None:  # type: ignore[no-untyped-def]
+                cache.seen, cache.length, cache.filled = seen, PAST, filled  # the step before is taken back
                 model.decoder.logits(model.decoder.step(token, cache)[:, 0])
 
             phases = {

@@ -99,7 +99,7 @@ def load_pipeline(model: str, *, device: torch.device, dtype: torch.dtype | None
 
 @cache
 def model_revision(model: str) -> str | None:
-    """The commit of a model of the Hub as it was downloaded; what the embedded one's UNet is known by; None for a directory."""
+    """The commit of a model of the Hub as it was downloaded; what the embedded one's weights are known by; None for a directory."""
     if model == MINI:
         return fingerprint(MINI_DIRECTORY)
     if Path(model).exists():
@@ -111,9 +111,15 @@ def model_revision(model: str) -> str | None:
 
 
 def fingerprint(directory: Path) -> str:
-    """By which the weights of a pipeline's UNet are known again."""
+    """By which the weights of a pipeline are known again.
+
+    Raises:
+        PipelineError: there are none.
+    """
     digest = hashlib.sha256()
-    for path in sorted((directory / "unet").glob("*.safetensors")):
+    if not (paths := sorted(directory.glob("*/*.safetensors"))):
+        raise PipelineError(f"{directory} holds no weights (.safetensors)")
+    for path in paths:
         digest.update(path.read_bytes())
     return f"sha256:{digest.hexdigest()[:16]}"
 

@@ -45,7 +45,7 @@ class KVCache:
         self.keys = parts[0].keys[0].new_empty(layers, images, heads, head_dim, self.image_tokens + room)
         self.values = self.keys.new_empty(layers, images, heads, self.image_tokens + room, head_dim)
         self.seen = torch.zeros(images, 1, room, dtype=torch.bool, device=self.keys.device)
-        self.length, self._filled = 0, 0  # tokens of a text, text tokens of an image
+        self.length, self.filled = 0, 0  # tokens of a text, text tokens of an image
         self._fill(parts)
 
     def _fill(self, parts: Sequence[PrefixCache]) -> None:
@@ -63,8 +63,8 @@ class KVCache:
         """To be called before the `new` next tokens of each hypothesis are stored: where they stand in the text, and what is added to their scores on
         the text tokens, (B, 1, n * new, S - image tokens): minus infinity where they may not look."""
         _, hypotheses, room = self.seen.shape
-        positions, places = slice(self.length, self.length + new), slice(self._filled, self._filled + hypotheses * new)
-        self.length, self._filled = positions.stop, places.stop
+        positions, places = slice(self.length, self.length + new), slice(self.filled, self.filled + hypotheses * new)
+        self.length, self.filled = positions.stop, places.stop
         if places.stop > room:
             self._grow(max(places.stop - room + (STEPS_OF_ROOM - 1) * hypotheses, self.keys.shape[4] // 8))
         rows = self.seen.repeat_interleave(new, 1)
@@ -85,7 +85,7 @@ class KVCache:
         return self.keys[layer], self.values[layer]
 
     def _store(self, all_keys: Tensor, all_values: Tensor, keys: Tensor, values: Tensor) -> None:
-        last = self.image_tokens + self._filled
+        last = self.image_tokens + self.filled
         all_keys[..., last - keys.shape[3] : last] = keys
         all_values[:, :, last - keys.shape[3] : last] = values
 
@@ -109,8 +109,9 @@ class StaticCache(KVCache):
 
     def fits(self, parts: Sequence[PrefixCache], room: int) -> bool:
         """Whether these images could take the place of those that are in it."""
-        images, shape = sum(len(part.keys[0]) for part in parts), parts[0].keys[0].shape
-        return (images, shape[2], room) == (self.keys.shape[1], self.image_tokens, self._at_first.shape[2])
+        images, keys = sum(len(part.keys[0]) for part in parts), parts[0].keys[0]
+        mine = (self.keys.shape[1], self.image_tokens, self._at_first.shape[2], self.keys.dtype, self.keys.device)
+        return mine == (images, keys.shape[2], room, keys.dtype, keys.device)
 
     def begin_again(self, parts: Sequence[PrefixCache]) -> None:
         """With other images and no text."""

@@ -83,7 +83,8 @@ class TextRules:
                 allowed[:, lasts] = allowed[:, lasts].masked_fill(said[:, None], float("-inf"))
         if self.forbidden is not None:
             for row, text in enumerate(written[:, 1:].tolist()):
-                allowed[row, list(self.forbidden(tuple(text)))] = float("-inf")
+                if self.eos not in text[len(self.start) - 1 :]:  # ended, it only waits for others
+                    allowed[row, list(self.forbidden(tuple(text)))] = float("-inf")
         return allowed
 
     @cached_property

@@ -111,7 +111,7 @@ class ImageEncoder(nn.Module):
         """
         if file is None:
             pretrained_preprocessing(config.name)
-        weights = None if file is None else _read_file(file)
+        weights = None if file is None else _read_file(file, config.name)
         try:
             whole = _create(config, preprocessing.size, {"pretrained": True} | _source(config, weights)).state_dict()
             self.backbone.load_state_dict({name: whole[name] for name in self.backbone.state_dict()})
@@ -200,10 +200,10 @@ def _build(config: EncoderConfig, arguments: dict[str, Any], weights: dict[str, 
         raise EncoderError(f"timm cannot build {config.name!r} with stage {config.stage} and {arguments}: {_first_line(error)}") from error
 
 
-def _read_file(file: Path) -> dict[str, Tensor]:
+def _read_file(file: Path, name: str) -> dict[str, Tensor]:
     """
     Raises:
-        EncoderError: missing, damaged, or it holds more than tensors.
+        EncoderError: missing, damaged, it holds more than tensors, or those of a TensorFlow model, which pads and normalises otherwise, for another.
     """
     if not file.is_file():
         raise EncoderError(f"{file} does not exist; --model.encoder-file takes a .safetensors or .pth of timm's")
@@ -215,7 +215,10 @@ def _read_file(file: Path) -> dict[str, Tensor]:
         ) from error
     if broken := next((name for name, tensor in weights.items() if not isinstance(tensor, Tensor) or not bool(tensor.isfinite().all())), None):
         raise EncoderError(f"{file} is damaged: {broken} holds something else than numbers")
-    return with_timm_names(weights)
+    renamed = with_timm_names(weights)
+    if renamed.keys() != weights.keys() and not name.startswith("tf_"):
+        raise EncoderError(f"{file} holds the weights of a TensorFlow EfficientNet: give --model.encoder tf_{name.removeprefix('tf_')}")
+    return renamed
 
 
 def _source(config: EncoderConfig, weights: dict[str, Tensor] | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from data.groups.nearness import Nearness
 from data.store.writer import Format
 from diffusion.mini import MINI
 
-DEFAULT_IMAGES = 7000
+DEFAULT_IMAGES = 13_000
 LongPrompts = Literal["keep", "cut", "skip"]
 
 
@@ -25,7 +25,7 @@ class GenerateConfig:
     out: Path = Path("datasets/mini")
     """The data set directory; a finished one is left as it is."""
     num_images: int | None = None
-    """How many images (default: --images-per-prompt for each prompt, or 7,000 of the embedded world). More images than prompts go through
+    """How many images (default: --images-per-prompt for each prompt, or 13,000 of the embedded world). More images than prompts go through
     the prompts again with other seeds."""
     images_per_prompt: int = 1
     prompts: str | None = None

@@ -12,7 +12,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 _NETWORK = {"image-size": 32, "width": 32, "layers": 1, "heads": 2, "ffn-width": 32, "vocab-size": 300}
 _SHAPE = [word for name, value in _NETWORK.items() for word in (f"--model.{name}", str(value))]
-_RUN = ["--workers", "0", "--warmup-steps", "2", "--evaluate-every", "8", "--save-every", "4", "--final-pairs", "6"]
+_RUN = [
+    "--workers",
+    "0",
+    "--warmup-steps",
+    "2",
+    "--evaluate-every",
+    "8",
+    "--save-every",
+    "4",
+    "--final-pairs",
+    "6",
+    "--optimizer",
+    "adamw",
+    "--augment",
+]
 BRIEF = [*_RUN, "--batch-size", "16"]
 TINY = ["--model.encoder", "test_convnext", "--model.stage", "1", "--model.encoder-arguments", "drop_rate=0.0", *_SHAPE, *BRIEF]
 TINY_VIT = ["--model.encoder", "test_vit", "--model.encoder-arguments", "img_size=32", "--model.dropout", "0", *_SHAPE, *BRIEF]

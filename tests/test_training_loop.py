@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from commands import TINY
 from left_by_runs import curve
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +24,7 @@ from data.loading.augmentation import RandomCrop
 from data.loading.examples import Batch, Collate, Examples, TextFormat
 from data.loading.order import ShuffledBatches
 from data.store.pairs import PairDataset
+from inference import PromptInverter
 from model import CaptionModel
 from tokenizer import PromptTokenizer
 from training.config import TrainConfig
@@ -174,3 +176,30 @@ def test_it_computes_in_the_precision_that_is_asked_for(trained: tuple[Path, Pat
     half, single = (train_by_hand(config, tmp_path / "run", steps=3, bfloat16=bfloat16).losses for bfloat16 in (True, False))
     logged = curve(tmp_path / "run", "train/loss")[0]  # the mean of the three
     assert abs(logged - sum(half) / 3) < 0.2 * abs(logged - sum(single) / 3)
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_captions_of_one_picture_are_trained_on_it(tmp_path: Path, train_here: Callable[..., None], reuse: bool) -> None:
+    """One, two and three captions: an update of all six, whose loss is that of each caption on its own picture."""
+    colours = ("red", "green", "blue")
+    for split in ("train", "val", "test"):
+        (tmp_path / split).mkdir()
+        lines = []
+        for number, colour in enumerate(colours):
+            Image.new("RGB", (32, 32), colour).save(tmp_path / split / f"{colour}.png")
+            captions = [f"{split} {colour} {word}" for word in ("a picture", "all of it", "plain")[: number + 1]]
+            lines.append(json.dumps({"file_name": f"{colour}.png", "caption": captions}))
+        (tmp_path / split / "metadata.jsonl").write_text("\n".join(lines))
+    once = ["--max-steps", 1, "--evaluate-every", 1, "--warmup-steps", 0, "--learning-rate", 1e-12, "--precision", "fp32", "--model.dropout", 0]
+    frozen = ["--frozen-encoder", 1, "--reuse-features"] if reuse else []
+    train_here("mini", "--data", tmp_path, "--out", tmp_path / "run", *TINY, *once, "--batch-size", 6, "--no-augment", *frozen)
+    inverter = PromptInverter.from_pretrained(tmp_path / "run" / "model")
+    model, preprocess = inverter.model.train(), inverter.model.config.preprocessing
+    total, count = 0.0, 0
+    for number, colour in enumerate(colours):
+        pixels = preprocess.normalise(preprocess.pixels(Image.new("RGB", (32, 32), colour))[None])
+        for word in ("a picture", "all of it", "plain")[: number + 1]:
+            tokens = torch.tensor([[inverter.tokenizer.bos_id, *inverter.tokenizer.encode(f"train {colour} {word}"), inverter.tokenizer.eos_id]])
+            total += float(model.summed_loss(pixels, tokens[:, :-1], tokens[:, 1:]))
+            count += tokens.shape[1] - 1
+    assert curve(tmp_path / "run", "train/loss") == [pytest.approx(total / count, abs=2e-3 if reuse else 1e-5)]  # features are kept as float16

@@ -75,7 +75,7 @@ def test_any_encoder_trains_on_several_processes(two_processes: tuple[Path, list
 def test_sharded_training_is_equal(two_processes: tuple[Path, list[str]]) -> None:
     """FSDP on two processes against one; by hand, since Accelerate offers FSDP on accelerators alone."""
     found = [json.loads(line) for line in two_processes[1] if line.startswith("{")]
-    assert [one["sharded"] for one in found] == ["whole", "blocks"]
+    assert [(one["optimizer"], one["sharded"]) for one in found] == [(by, how) for by in ("adamw", "muon") for how in ("whole", "blocks")]
     assert all(one[name] < 1e-5 for one in found for name in ("weights", "mean", "shown"))
     assert all(one["moved"] > 1e-4 for one in found)
 
@@ -106,7 +106,7 @@ def interrupt(arguments: list[object], out: Path, number: int, after: int, delay
 def check_interruptions(data: Path, tmp_path: Path, train_here: Callable[..., None], signals: list[int], steps: int) -> None:
     # a checkpoint after every step, so that many signals arrive in the middle of one
     arguments = ["mini", "--data", data, *TINY, "--max-steps", steps, "--save-every", 1, "--ema-decay", 0.9, "--model.dropout", 0.1]
-    arguments += ["--accumulate", 2, "--batch-size", 4, "--workers", 1]
+    arguments += ["--accumulate", 2, "--batch-size", 4, "--workers", 1, "--optimizer", "muon"]
     train_here(*arguments, "--out", tmp_path / "whole")
     draw = random.Random(0)
     for number in signals:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import ChainMap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -101,6 +102,9 @@ class TrainConfig:
     """Forward and backward passes per update; an update sees batch-size x accumulate x processes pairs."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """What the network computes in; weights and optimizer are float32 always."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW, or Muon for matrices and kernels and AdamW for the rest. Muon learns from fewer pairs what begins from nothing; its updates are as large
+    as AdamW's at the same --learning-rate."""
     learning_rate: float = 1e-3
     """Of the decoder, at its peak."""
     encoder_rate: float = 1.0
@@ -235,38 +239,54 @@ def base() -> TrainConfig:
     return _preset("base")
 
 
-PRESETS = {"mini": mini, "small": small, "base": base}
+def photos() -> TrainConfig:
+    """Captions of photographs on a 2-core CPU, in half an hour: what a published, frozen encoder sees in each, computed once."""
+    return _preset("photos")
+
+
+PRESETS = {"mini": mini, "photos": photos, "small": small, "base": base}
 # fmt: off
 _ENCODERS = {
-    "":      ("encoder",                   "pretrained_encoder", "stage", "image_size"),
-    "mini":  ("resnet18",                  False,                2,       64),
-    "small": ("vit_small_patch16_224",     True,                 None,    224),
-    "base":  ("vit_base_patch16_clip_224", True,                 None,    224),
+    "":       ("encoder",                   "pretrained_encoder", "stage", "image_size"),
+    "mini":   ("resnet18",                  False,                2,       64),
+    "photos": ("tf_efficientnet_lite2",     True,                 None,    260),
+    "small":  ("vit_small_patch16_224",     True,                 None,    224),
+    "base":   ("vit_base_patch16_clip_224", True,                 None,    224),
 }
 _DECODERS = {
-    "":      ("width", "layers", "heads", "ffn_width", "dropout", "vocab_size"),
-    "mini":  (192,     4,        4,       768,         0.0,       2048),
-    "small": (384,     6,        6,       1536,        0.1,       8192),
-    "base":  (768,     6,        12,      3072,        0.1,       30_000),
+    "":       ("width", "layers", "heads", "ffn_width", "dropout", "vocab_size"),
+    "mini":   (192,     4,        4,       768,         0.0,       2048),
+    "photos": (384,     4,        6,       1536,        0.3,       4096),
+    "small":  (384,     6,        6,       1536,        0.1,       8192),
+    "base":   (768,     6,        12,      3072,        0.1,       30_000),
 }
 _RUNS = {
-    "":      ("data",           "max_steps", "batch_size", "learning_rate", "encoder_rate", "warmup_steps", "ema_decay"),
-    "mini":  ("datasets/mini",  1300,        64,           1e-3,            1.0,            100,            0.0),
-    "small": ("datasets/small", 20_000,      128,          5e-4,            0.2,            1000,           0.0),
-    "base":  ("datasets/base",  200_000,     64,           2.5e-4,          0.2,            5000,           0.9998),
+    "":       ("data",            "max_steps", "batch_size", "frozen_encoder", "reuse_features", "augment", "ema_decay"),
+    "mini":   ("datasets/mini",   1400,        32,           0.0,              False,            False,     0.0),
+    "photos": ("datasets/photos", 2000,        160,          1.0,              True,             False,     0.998),
+    "small":  ("datasets/small",  20_000,      128,          0.0,              False,            True,      0.0),
+    "base":   ("datasets/base",   200_000,     64,           0.0,              False,            True,      0.9998),
+}
+_OPTIMIZERS = {
+    "":       ("optimizer", "learning_rate", "encoder_rate", "warmup_steps"),
+    "mini":   ("muon",      2e-3,            1.0,            100),
+    "photos": ("adamw",     5e-4,            1.0,            200),
+    "small":  ("adamw",     5e-4,            0.2,            1000),
+    "base":   ("adamw",     2.5e-4,          0.2,            5000),
 }
 _INTERVALS = {
-    "":      ("evaluate_every", "save_every", "workers"),
-    "mini":  (650,              250,          1),
-    "small": (1000,             250,          6),
-    "base":  (2000,             1000,         6),
+    "":       ("evaluate_every", "save_every", "workers"),
+    "mini":   (700,              350,          1),
+    "photos": (500,              250,          1),
+    "small":  (1000,             250,          6),
+    "base":   (2000,             1000,         6),
 }
 # fmt: on
 
 
 def _preset(name: str) -> TrainConfig:
-    encoder, decoder, run, intervals = (_row(table, name) for table in (_ENCODERS, _DECODERS, _RUNS, _INTERVALS))
-    return TrainConfig(name=name, model=NetworkConfig(**encoder, **decoder), **run, **intervals)
+    encoder, decoder, *run = (_row(table, name) for table in (_ENCODERS, _DECODERS, _RUNS, _OPTIMIZERS, _INTERVALS))
+    return TrainConfig(name=name, model=NetworkConfig(**encoder, **decoder), **dict(ChainMap(*run)))
 
 
 def _row(table: dict[str, tuple[Any, ...]], name: str) -> dict[str, Any]:

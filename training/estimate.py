@@ -19,7 +19,7 @@ class Estimate:
     encoder_parameters: int
     decoder_parameters: int
     states: int
-    """Weights, gradients and AdamW's two means in float32; a running mean where there is one."""
+    """Weights, gradients and AdamW's two means in float32 (Muon keeps one of matrices); a running mean where there is one."""
     activations: int
     """What the forward pass keeps for the backward pass. The kernels' own workspace comes on top."""
 

@@ -81,7 +81,7 @@ def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, devi
         DiskFullError: they do not fit onto the disk; nothing is left of them.
         PairError: a hundred pairs in a row cannot be read; names the last.
     """
-    if stem.with_suffix(".json").exists():  # written last
+    if _has_rows(stem.with_suffix(".json")):  # written last
         return
     numbers = sorted(set(examples.pictures))
     loader = DataLoader(_Pictures(examples, numbers), batch_size=_BATCH, collate_fn=list, num_workers=workers, worker_init_fn=ignore_signals)
@@ -121,6 +121,11 @@ def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, devi
     except OSError as error:
         path.unlink(missing_ok=True)
         raise explained(error, stem.with_suffix(".json")) from error
+
+
+def _has_rows(path: Path) -> bool:
+    """Not so in older runs, where each pair had features of its own."""
+    return path.exists() and "rows" in json.loads(path.read_text(encoding="utf-8"))
 
 
 def _check_room(path: Path, wanted: int) -> None:

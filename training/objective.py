@@ -26,7 +26,9 @@ class CaptionLoss(nn.Module):
         return self.model.summed_loss(images, input_ids, labels, pictures)
 
 
-def any_text_length(batch: Batch) -> None:
-    """For torch.compile: how long the texts are differs from batch to batch, and nothing else does."""
+def any_sizes(batch: Batch) -> None:
+    """For torch.compile: how long the texts are differs from batch to batch, and how many pictures there are where captions share them."""
     for tensor in (batch.input_ids, batch.labels):
         torch._dynamo.mark_dynamic(tensor, 1)
+    if batch.pictures is not None:
+        torch._dynamo.maybe_mark_dynamic(batch.images, 0)

@@ -1,10 +1,12 @@
-"""AdamW with parameter groups, and its learning-rate schedule."""
+"""AdamW or Muon with parameter groups, and the learning-rate schedule."""
 
 from __future__ import annotations
 
 import math
 import re
+from typing import Literal
 
+import timm.optim
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -12,18 +14,37 @@ from torch.optim.lr_scheduler import LambdaLR
 _LEARNT_INPUT = re.compile("pos|token|embedding")  # in a parameter's own name, where timm's models and ours have such
 
 
-def build_optimizer(encoder: nn.Module, decoder: nn.Module, *, learning_rate: float, encoder_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Four groups: encoder and decoder, each with and without weight decay.
+OptimizerName = Literal["adamw", "muon"]
+
+
+def build_optimizer(
+    name: OptimizerName, encoder: nn.Module, decoder: nn.Module, *, learning_rate: float, encoder_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Groups of encoder and decoder, each with and without weight decay, and with Muon each with what that moves.
 
     Biases, norms (all that is not a matrix or a kernel), tokens that are learnt (class, registers) and embeddings of tokens, positions and frames are
     not decayed. The encoder learns at `encoder_rate` times the decoder's rate.
+
+    Muon (Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks") moves matrices and kernels, flattened, by their momentum
+    made orthogonal. Its updates are scaled to the size of AdamW's (Liu et al., 2025, "Muon is scalable for LLM training", section 2.2), so that rate
+    and decay mean the same; AdamW moves the rest.
     """
     groups = []
-    for name, module, rate in (("encoder", encoder, learning_rate * encoder_rate), ("decoder", decoder, learning_rate)):
+    for part, module, rate in (("encoder", encoder, learning_rate * encoder_rate), ("decoder", decoder, learning_rate)):
         decayed, others = _by_decay(module)
-        groups.append({"params": decayed, "lr": rate, "weight_decay": weight_decay, "name": f"{name}/decayed"})
-        groups.append({"params": others, "lr": rate, "weight_decay": 0.0, "name": f"{name}/others"})
-    return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.98), eps=1e-6, fused=True)
+        # kernels of one channel each are no matrices
+        orthogonal = [parameter for parameter in decayed if parameter.shape[1] > 1] if name == "muon" else []
+        decayed = [parameter for parameter in decayed if name != "muon" or parameter.shape[1] == 1]
+        groups += [
+            {"name": f"{part}/orthogonal", "params": orthogonal, "lr": rate, "weight_decay": weight_decay, "use_muon": True, "nesterov": True},
+            {"name": f"{part}/decayed", "params": decayed, "lr": rate, "weight_decay": weight_decay},
+            {"name": f"{part}/others", "params": others, "lr": rate, "weight_decay": 0.0},
+        ]
+    groups = [group for group in groups if group["params"]]
+    betas, eps = (0.9, 0.98), 1e-6
+    if name == "adamw":
+        return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True)
+    return timm.optim.Muon([{"use_muon": False, "nesterov": False} | group for group in groups], betas=betas, eps=eps)
 
 
 def _by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -33,7 +54,9 @@ def _by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        matrix = parameter.squeeze().ndim >= 2 and id(parameter) not in embeddings and not _LEARNT_INPUT.search(name.rsplit(".", 1)[-1])
+        matrix = (
+            sum(size > 1 for size in parameter.shape) >= 2 and id(parameter) not in embeddings and not _LEARNT_INPUT.search(name.rsplit(".", 1)[-1])
+        )
         (decayed if matrix else others).append(parameter)
     return decayed, others
 

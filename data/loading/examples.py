@@ -66,8 +66,8 @@ class _Read:
 
 
 class Examples(Dataset[Example]):
-    """The pairs at given places, augmented (or not) by a random number generator of each place's own: what a place holds depends on nothing
-    else, neither on the worker or process that reads it nor on an interruption."""
+    """The pairs at given places, augmented (or not) by a random number generator of each place's own: what a place holds depends neither on the
+    worker that reads it nor on an interruption. Pairs that share a picture with the one before them in a batch take its part of it too."""
 
     def __init__(
         self,

@@ -84,9 +84,13 @@ def prompts(pairs: PairSource) -> Iterator[str]:
 
 def spread(pairs: PairSource) -> list[int]:
     """The numbers of all pairs in the order of a hash of their keys, so that the first of them come from everywhere: folders and shards are often
-    sorted by what is in them."""
+    sorted by what is in them. Of pairs with one key, the captions of a picture, the first comes before all second ones: as many pictures as can
+    be."""
+    seen: Counter[str] = Counter()
 
-    def place(index: int) -> bytes:
-        return hashlib.blake2b(pairs.key(index).encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    def place(index: int) -> tuple[int, bytes]:
+        key = pairs.key(index)
+        seen[key] += 1
+        return seen[key], hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
     return sorted(range(len(pairs)), key=place)

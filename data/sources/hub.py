@@ -66,7 +66,7 @@ class HubPairs(Dataset[Pair]):
         return self.key(index)
 
     def fingerprint(self) -> str:
-        return str(self.rows._fingerprint)
+        return f"{self.rows._fingerprint} {len(self.places)}"
 
 
 def of_one_group(row: dict[str, Any], prompt_names: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from data.sources.chosen import ChosenPairs, PairSource
 from data.sources.declared import about_carving, by_split, check_train, missing_splits, splits_with_pairs, tars_by_split
 from data.sources.folders import METADATA_FILES, FolderPairs, closed_folder, sidecar_of
 from data.sources.hub import hub_pairs, load_hub, named_splits
-from data.sources.pictures import joined_groups, picture_numbers
+from data.sources.pictures import groups_of_pictures, picture_numbers, torn
 from data.sources.tars import TarPairs
 from data.splits import SPLITS, Split, declared_split, divided, group_of
 from data.store.directory import DATASET_FILE, check_finished
@@ -100,13 +100,20 @@ class Splits:
                 prompt, metadata = train.prompt(index), train.metadata(index)
                 known[index] = group_of(prompt, metadata), declared_split(metadata.get("split"))
         groups = {index: group for index, (group, _) in known.items()}
+        pictures = picture_numbers(train)
         if isinstance(train, FolderPairs):  # where a picture has its captions together; a stream of tars could not know
-            groups = joined_groups(groups, picture_numbers(train))
+            groups = groups_of_pictures(groups, pictures)
         said = [own for _, own in known.values()]
         try:
             where = dict(zip(known, divided(list(groups.values()), said, self.missing), strict=True))
         except ValueError as error:
             raise ShardError(f"{self.source}: {error}. Add pairs") from error
+        if count := torn(where, pictures):
+            warnings.warn(
+                f"{self.source}: {count} pictures have captions in several splits, since tars are divided pair by pair; give the captions of a "
+                "picture one prompt_group in their .json",
+                stacklevel=2,
+            )
         by_part: dict[Split, list[int]] = {split: [] for split in SPLITS}
         for index in range(len(train)):
             by_part[where.get(index, "train")].append(index)

@@ -13,19 +13,16 @@ def picture_numbers(pairs: PairSource) -> list[int]:
     return [first.setdefault(pairs.picture(number), number) for number in range(len(pairs))]
 
 
-def joined_groups(groups: Mapping[int, str], pictures: Sequence[int]) -> dict[int, str]:
-    """The groups of prompts, by the numbers of their pairs, where those that share a picture become one: else a picture could be learnt under one
-    of its captions and tested under another."""
-    names: dict[str, str] = {}  # of a group: another one that it has become, or itself
+def groups_of_pictures(groups: Mapping[int, str], pictures: Sequence[int]) -> dict[int, str]:
+    """The groups of prompts, by the numbers of their pairs, where the pairs of one picture have that of the first: else it could be learnt under one
+    of its captions and tested under another. Pictures are not joined by a caption that they share: ordinary ones would join them all."""
+    first: dict[int, str] = {}
+    return {number: first.setdefault(pictures[number], group) for number, group in groups.items()}
 
-    def name(group: str) -> str:
-        while names.setdefault(group, group) != group:
-            group = names[group]
-        return group
 
-    of_picture: dict[int, str] = {}
-    for number, group in groups.items():
-        one, other = name(of_picture.setdefault(pictures[number], group)), name(group)
-        low, high = sorted((one, other))
-        names[high] = low  # whatever comes first
-    return {number: name(group) for number, group in groups.items()}
+def torn(splits: Mapping[int, str], pictures: Sequence[int]) -> int:
+    """How many pictures have pairs in several splits, by the numbers of the pairs."""
+    found: dict[int, set[str]] = {}
+    for number, split in splits.items():
+        found.setdefault(pictures[number], set()).add(split)
+    return sum(len(of_one) > 1 for of_one in found.values())

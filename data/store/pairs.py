@@ -99,9 +99,7 @@ class ArchivePairs(Dataset[Pair]):
         found: list[int] = []
         for number, place in enumerate(self.locations):
             before = self.locations[number - 1] if number else None
-            same = before is not None and before.tar == place.tar and before.image[1] == place.image[1]
-            same = same and before is not None and read_member(before.tar, before.image) == read_member(place.tar, place.image)
-            found.append(found[-1] if same else number)
+            found.append(found[-1] if before is not None and _same_picture(before, place) else number)
         return found
 
     def _label(self, index: int) -> str:
@@ -117,6 +115,16 @@ class ArchivePairs(Dataset[Pair]):
         for place in self.locations:
             digest.update(f"{place.tar.name} {place.key} {place.image} {place.metadata} {place.text}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
+
+
+def _same_picture(one: PairLocation, other: PairLocation) -> bool:
+    """To the last byte; a few in the middle tell most others apart."""
+    (offset, size), (other_offset, other_size) = one.image, other.image
+    if one.tar != other.tar or size != other_size:
+        return False
+    some = size // 2, min(size - size // 2, 4096)
+    alike = read_member(one.tar, (offset + some[0], some[1])) == read_member(other.tar, (other_offset + some[0], some[1]))
+    return alike and read_member(one.tar, one.image) == read_member(other.tar, other.image)
 
 
 class PairDataset(ArchivePairs):

@@ -63,7 +63,7 @@ from diffusion.mini.networks import STUDENT_STEPS, TEACHER_STEPS, build_pipeline
 from diffusion.mini.train import check_out, export_pipeline, replace_pipeline
 from diffusion.mini.trajectories import make_trajectories, open_trajectories
 from diffusion.mini.world import random_scenes
-from diffusion.pipelines import fingerprint
+from diffusion.pipelines import PipelineError, fingerprint
 
 _STRIDE = TEACHER_STEPS // STUDENT_STEPS
 _OWN_SHARE, _NOISE_SHARE = 0.48, 0.28  # of a batch; see student_loss
@@ -79,7 +79,7 @@ def main(config: DistilConfig) -> None:
         raise ValueError(f"--start-from {config.start_from} holds no student; without the option the weights to begin with are the teacher's")
     accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    teacher = StableDiffusionPipeline.from_pretrained(config.teacher, dtype=torch.float32)
+    teacher = StableDiffusionPipeline.from_pretrained(config.teacher, dtype=torch.float32, use_safetensors=True)
     teacher.set_progress_bar_config(disable=True)
     start_from = fingerprint(config.start_from) if config.start_from is not None else None
     now = {"start_from": start_from, "teacher": fingerprint(config.teacher), "seed": config.seed, "batch_size": config.batch_size}
@@ -112,7 +112,11 @@ def main(config: DistilConfig) -> None:
     torch.manual_seed(config.seed)
     student = student_of(teacher.unet)
     if config.start_from is not None:
-        student.load_state_dict(UNet2DConditionModel.from_pretrained(config.start_from / "unet", dtype=torch.float32).state_dict())
+        begun = UNet2DConditionModel.from_pretrained(config.start_from / "unet", dtype=torch.float32, use_safetensors=True)
+        try:
+            student.load_state_dict(begun.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"--start-from {config.start_from} is of another shape than --teacher {config.teacher}") from error
     student.train()
     student.set_attn_processor(AttnProcessor())  # the backward pass of SDPA is slow on a CPU
     student.to(memory_format=torch.channels_last)
@@ -182,7 +186,6 @@ def on_the_way(angles: torch.Tensor, states: torch.Tensor, left: torch.Tensor) -
     """
     known = torch.linspace(len(angles) - 1, 0, TEACHER_STEPS + 1, device=left.device, dtype=torch.float64).round().long()
     after = (known[None] >= left[:, None]).sum(1)  # the first of the teacher's states with fewer left
-    after = after.clamp(max=TEACHER_STEPS)
     rows = torch.arange(len(left), device=left.device)
     first, second, here = angles[known[after - 1]], angles[known[after]], angles[left]
     one, other = ((part.sin() / (first - second).sin()).view(-1, 1, 1, 1) for part in (here - second, first - here))
@@ -209,5 +212,7 @@ def _velocity(unet: nn.Module, states: torch.Tensor, left: torch.Tensor, hidden:
 if __name__ == "__main__":
     try:
         main(CONFIG)
-    except (InterruptedTrainingError, ValueError) as error:
+    except (InterruptedTrainingError, PipelineError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; what was painted stays, and the same command goes on")

@@ -366,3 +366,5 @@ if __name__ == "__main__":
         main(CONFIG)
     except (MissingFontError, InterruptedTrainingError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; what was rendered stays, and the same command goes on")

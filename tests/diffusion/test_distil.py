@@ -41,7 +41,7 @@ def teacher() -> StableDiffusionPipeline:
     return pipeline
 
 
-def scheduler_of(pipeline: StableDiffusionPipeline | None = None) -> DDIMScheduler:
+def scheduler_of() -> DDIMScheduler:
     scheduler = build_student_scheduler()
     scheduler.set_timesteps(4)
     return scheduler

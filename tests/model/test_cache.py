@@ -141,6 +141,7 @@ def test_a_cache_of_one_shape_begins_again_in_its_place() -> None:
     places = cache.keys.data_ptr(), cache.values.data_ptr(), cache.seen.data_ptr()
     assert cache.fits(others, 6)
     assert not any(cache.fits(*ask) for ask in ((others, 7), (prefixes(2), 6), (prefixes(3, 4), 6), (prefixes(3, 4), 5)))
+    assert not cache.fits([PrefixCache(*([part.double() for part in parts] for parts in (one.keys, one.values))) for one in others], 6)
     cache.begin_again(others)
     for first, second in zip(fresh.begin(2), cache.begin(2), strict=True):
         assert torch.equal(first, second)

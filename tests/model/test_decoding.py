@@ -12,6 +12,7 @@ from examples import lively, tiny_config
 from torch import Tensor
 
 from model import CaptionModel
+from model.cache import KVCache
 from model.decoding import Hypothesis, NotFiniteError, TextRules, beam_search, draw, greedy_search, restrict, sample, without_smoothing
 
 BOS, EOS, CPU = 0, 1, torch.device("cpu")
@@ -346,6 +347,32 @@ def test_what_is_no_number_is_an_error_with_its_cause(tiny_model: CaptionModel, 
     with pytest.raises(NotFiniteError, match=message):
         ids = torch.full((2, 3), 4)
         tiny_model.log_likelihood_on(tiny_model.decoder.prefix(tiny_model.encoder(pixels)), ids, ids)
+
+
+def test_a_number_that_was_none_early_is_an_error_at_the_end(tiny_model: CaptionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text that it was of may have left by then."""
+    usual, calls = tiny_model._next_token, list[int]()
+
+    def broken_at_first(tokens: Tensor, cache: KVCache) -> Tensor:
+        calls.append(1)
+        return usual(tokens, cache) + (float("nan") if len(calls) == 1 else 0.0)
+
+    monkeypatch.setattr(tiny_model, "_next_token", broken_at_first)
+    with pytest.raises(NotFiniteError):
+        tiny_model.search(torch.randn(2, 3, 32, 32), num_beams=1, max_new_tokens=4, min_new_tokens=4)
+    assert len(calls) == 4
+
+
+def test_what_is_forbidden_is_asked_of_texts_that_go_on_alone(tiny_model: CaptionModel) -> None:
+    eos, asked = tiny_model.config.eos_token_id, list[tuple[int, ...]]()
+
+    def forbidden(text: tuple[int, ...]) -> list[int]:
+        asked.append(text)
+        return []
+
+    tiny_model.search(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(2)), num_beams=1, prefix=[eos], forbidden=forbidden)
+    assert len(asked) > 8
+    assert all(text[0] == eos and eos not in text[1:] for text in asked)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])

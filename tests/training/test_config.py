@@ -20,8 +20,8 @@ def test_every_preset_builds_without_storage(name: str) -> None:
     built = dataclasses.replace(model_config(config.model, tokenizer), vocab_size=config.model.vocab_size)
     needs = estimate(built, batch_size=config.batch_size, text_tokens=24, half=True)
     millions = (needs.encoder_parameters + needs.decoder_parameters) / 1e6
-    assert {"mini": 2 < millions < 5, "small": 30 < millions < 40, "base": 140 < millions < 160}[name]
-    assert needs.states + needs.activations < {"mini": 1e9, "small": 12e9, "base": 24e9}[name]  # a small machine, a consumer GPU, a large one
+    assert {"mini": 2 < millions < 5, "photos": 12 < millions < 20, "small": 30 < millions < 40, "base": 140 < millions < 160}[name]
+    assert needs.states + needs.activations < {"mini": 1e9, "photos": 8e9, "small": 12e9, "base": 24e9}[name]
     if name != "mini":
         assert config.model.pretrained_encoder
         assert built.preprocessing.mean in ((0.5, 0.5, 0.5), (0.48145466, 0.4578275, 0.40821073))  # what those weights have seen
@@ -68,7 +68,7 @@ def test_encoder_arguments_are_read_as_json_or_text() -> None:
         {"learning_rate": math.inf},
         {"weight_decay": math.nan},
         {"min_fit": math.nan},
-        {"warmup_steps": 1301},
+        {"warmup_steps": 1401},
         {"frozen_encoder": 1.5},
         {"ema_decay": 1.0},
         {"workers": -1},

@@ -1,23 +1,23 @@
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
-from training.optimizer import warmup_cosine
+from training.optimizer import OptimizerName, build_optimizer, warmup_cosine
 from training.run_directory import RunStateError, checkpoints
 from training.run_state import FullDiskError, Progress, RunState
 from training.running_mean import RunningMean
 
 
-def state(seed: int, *, average: bool = False) -> RunState:
+def state(seed: int, *, average: bool = False, optimizer: OptimizerName = "adamw") -> RunState:
     torch.manual_seed(seed)
-    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
+    built = build_optimizer(optimizer, module, nn.Module(), learning_rate=0.1, encoder_rate=1.0, weight_decay=0.01)
     mean = RunningMean(module, 0.9) if average else None
-    return RunState(module, optimizer, warmup_cosine(optimizer, warmup_steps=2, max_steps=20), average=mean)
+    return RunState(module, built, warmup_cosine(built, warmup_steps=2, max_steps=20), average=mean)
 
 
 def advance(state: RunState, steps: int) -> None:
@@ -43,13 +43,14 @@ def assert_equal(one: RunState, other: RunState) -> None:
 
 
 @pytest.mark.parametrize("average", [False, True])
-def test_saved_and_loaded_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, average: bool) -> None:
-    straight = state(0, average=average)
+@pytest.mark.parametrize("optimizer", get_args(OptimizerName))
+def test_saved_and_loaded_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, average: bool, optimizer: OptimizerName) -> None:
+    straight = state(0, average=average, optimizer=optimizer)
     advance(straight, 4)
     straight.progress = Progress(4, 1.5, 2, 1, 0, 40, {"empty prompt": 2})
     straight.save(tmp_path, keep=2)
     advance(straight, 3)
-    resumed = state(9, average=average)
+    resumed = state(9, average=average, optimizer=optimizer)
     resumed.load(tmp_path)
     assert resumed.progress == Progress(4, 1.5, 2, 1, 0, 40, {"empty prompt": 2})
     advance(resumed, 3)
