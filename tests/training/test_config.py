@@ -18,7 +18,7 @@ def test_every_preset_builds_without_storage(name: str) -> None:
     config = PRESETS[name]()
     assert config.run_directory == Path("runs") / name
     built = dataclasses.replace(model_config(config.model, tokenizer), vocab_size=config.model.vocab_size)
-    needs = estimate(built, batch_size=config.batch_size, text_tokens=24, half=True)
+    needs = estimate(built, batch_size=config.batch_size, text_tokens=24, half=True, frozen=config.frozen_encoder)
     millions = (needs.encoder_parameters + needs.decoder_parameters) / 1e6
     assert {"mini": 2 < millions < 5, "photos": 12 < millions < 20, "small": 30 < millions < 40, "base": 140 < millions < 160}[name]
     assert needs.states + needs.activations < {"mini": 1e9, "photos": 8e9, "small": 12e9, "base": 24e9}[name]
