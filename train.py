@@ -219,11 +219,11 @@ def fit(
 
     pairs_per_update = config.pairs_per_update(accelerator.num_processes)
     tracker = Tracker(run, progress.step) if accelerator.is_main_process else None
-    meter = Meter(accelerator)
     bar = tqdm(total=config.max_steps, initial=progress.step, unit="step", desc="training", disable=not accelerator.is_main_process)
     begun_at = progress.step
     wrapped.train()
     with closing(batches.after(progress.step)) as coming, StopRequest() as stop:
+        meter = Meter(accelerator)  # what is computed once before, the features, is no part of an update's time
         while progress.step < config.max_steps:
             meter.wait_begins()
             update: list[Batch] = [next(coming) for _ in range(config.accumulate)]

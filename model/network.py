@@ -32,7 +32,7 @@ from model.files import CONFIG_FILE, CheckpointError, check_checkpoint, find_che
 from model.git import convert_git
 
 IGNORED_LABEL = -100
-_CPU_IMAGES = 8
+_CPU_PIXELS = 8 * 224 * 224  # of images encoded at a time
 _MOST_PENALTY = 100  # a power of a text's length that floating-point numbers hold
 _LEAST_TEMPERATURE = 1e-3  # below, log-probabilities divided by it do not
 
@@ -349,7 +349,8 @@ class CaptionModel(nn.Module):
             NotFiniteError: at the end, instead of whatever else came of it.
         """
         # on a CPU a few images at a time: what lies between their layers then stays in its cache
-        parts = pixel_values.split(_CPU_IMAGES) if pixel_values.device.type == "cpu" else [pixel_values]
+        at_a_time = max(1, _CPU_PIXELS // pixel_values[0, 0].numel())
+        parts = pixel_values.split(at_a_time) if pixel_values.device.type == "cpu" else [pixel_values]
         images = [self.decoder.prefix(self.encoder(part)) for part in parts]
         steps = rules.max_new_tokens - 1  # the last token is not read
         cache: KVCache

@@ -360,8 +360,8 @@ def _batches(config: GenerateConfig, pipeline: Any, shard: PlannedShard) -> Iter
 
     for chosen, same in itertools.groupby(sorted(shard.pairs, key=settings), key=settings):
         pairs = list(same)
-        for start in range(0, len(pairs), config.batch_size):
-            yield pairs[start : start + config.batch_size], *chosen
+        for start in range(0, len(pairs), config.images_at_once):
+            yield pairs[start : start + config.images_at_once], *chosen
 
 
 def _metadata(config: GenerateConfig, pair: PlannedPair, pipeline: Any, size: tuple[int, int], steps: int, guidance_scale: float) -> dict[str, Any]:

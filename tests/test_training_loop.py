@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import train
+import training.data
 from data.loading.augmentation import RandomCrop
 from data.loading.examples import Batch, Collate, Examples, TextFormat
 from data.loading.order import ShuffledBatches
@@ -178,8 +180,18 @@ def test_it_computes_in_the_precision_that_is_asked_for(trained: tuple[Path, Pat
     assert abs(logged - sum(half) / 3) < 0.2 * abs(logged - sum(single) / 3)
 
 
+def noting(of: Callable[..., Any], name: str, order: list[str]) -> Callable[..., Any]:
+    def called(*arguments: Any, **more: Any) -> Any:
+        order.append(name)
+        return of(*arguments, **more)
+
+    return called
+
+
 @pytest.mark.parametrize("reuse", [False, True])
-def test_captions_of_one_picture_are_trained_on_it(tmp_path: Path, train_here: Callable[..., None], reuse: bool) -> None:
+def test_captions_of_one_picture_are_trained_on_it(
+    tmp_path: Path, train_here: Callable[..., None], reuse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One, two and three captions: an update of all six, whose loss is that of each caption on its own picture."""
     colours = ("red", "green", "blue")
     for split in ("train", "val", "test"):
@@ -192,7 +204,11 @@ def test_captions_of_one_picture_are_trained_on_it(tmp_path: Path, train_here: C
         (tmp_path / split / "metadata.jsonl").write_text("\n".join(lines))
     once = ["--max-steps", 1, "--evaluate-every", 1, "--warmup-steps", 0, "--learning-rate", 1e-12, "--precision", "fp32", "--model.dropout", 0]
     frozen = ["--frozen-encoder", 1, "--reuse-features"] if reuse else []
+    order = list[str]()
+    for place, name in ((train, "Meter"), (training.data, "compute_features")):
+        monkeypatch.setattr(place, name, noting(getattr(place, name), name, order))
     train_here("mini", "--data", tmp_path, "--out", tmp_path / "run", *TINY, *once, "--batch-size", 6, "--no-augment", *frozen)
+    assert order == [*["compute_features"] * reuse, "Meter"]  # what is computed before counts as no update's time
     inverter = PromptInverter.from_pretrained(tmp_path / "run" / "model")
     model, preprocess = inverter.model.train(), inverter.model.config.preprocessing
     total, count = 0.0, 0

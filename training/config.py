@@ -263,21 +263,21 @@ _DECODERS = {
 _RUNS = {
     "":       ("data",            "max_steps", "batch_size", "frozen_encoder", "reuse_features", "augment", "ema_decay"),
     "mini":   ("datasets/mini",   1400,        32,           0.0,              False,            False,     0.0),
-    "photos": ("datasets/photos", 2000,        160,          1.0,              True,             False,     0.998),
+    "photos": ("datasets/photos", 1100,        160,          1.0,              True,             False,     0.998),
     "small":  ("datasets/small",  20_000,      128,          0.0,              False,            True,      0.0),
     "base":   ("datasets/base",   200_000,     64,           0.0,              False,            True,      0.9998),
 }
 _OPTIMIZERS = {
     "":       ("optimizer", "learning_rate", "encoder_rate", "warmup_steps"),
     "mini":   ("muon",      2e-3,            1.0,            100),
-    "photos": ("adamw",     5e-4,            1.0,            200),
+    "photos": ("adamw",     5e-4,            1.0,            100),
     "small":  ("adamw",     5e-4,            0.2,            1000),
     "base":   ("adamw",     2.5e-4,          0.2,            5000),
 }
 _INTERVALS = {
     "":       ("evaluate_every", "save_every", "workers"),
     "mini":   (700,              350,          1),
-    "photos": (500,              250,          1),
+    "photos": (550,              250,          1),
     "small":  (1000,             250,          6),
     "base":   (2000,             1000,         6),
 }

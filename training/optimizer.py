@@ -6,8 +6,8 @@ import math
 import re
 from typing import Literal
 
-import timm.optim
 import torch
+from timm.optim.muon import Muon
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -44,7 +44,7 @@ def build_optimizer(
     betas, eps = (0.9, 0.98), 1e-6
     if name == "adamw":
         return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True)
-    return timm.optim.Muon([{"use_muon": False, "nesterov": False} | group for group in groups], betas=betas, eps=eps)
+    return Muon([{"use_muon": False, "nesterov": False} | group for group in groups], betas=betas, eps=eps)
 
 
 def _by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
