@@ -363,16 +363,18 @@ def test_a_number_that_was_none_early_is_an_error_at_the_end(tiny_model: Caption
     assert len(calls) == 4
 
 
-def test_what_is_forbidden_is_asked_of_texts_that_go_on_alone(tiny_model: CaptionModel) -> None:
-    eos, asked = tiny_model.config.eos_token_id, list[tuple[int, ...]]()
+def test_what_is_forbidden_is_asked_of_texts_that_go_on_alone() -> None:
+    """Those that have ended wait for others in their batch; an end token in the forced start ends nothing."""
+    asked = list[tuple[int, ...]]()
 
     def forbidden(text: tuple[int, ...]) -> list[int]:
         asked.append(text)
-        return []
+        return [2]
 
-    tiny_model.search(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(2)), num_beams=1, prefix=[eos], forbidden=forbidden)
-    assert len(asked) > 8
-    assert all(text[0] == eos and eos not in text[1:] for text in asked)
+    some = rules(5, start=(BOS, EOS, 3), forbidden=forbidden)
+    allowed = some.allow(torch.zeros(2, 5), torch.tensor([[4, EOS, 2], [4, 2, 3]]))
+    assert asked == [(EOS, 3, 4, 2, 3)]
+    assert (allowed == float("-inf")).nonzero().tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
