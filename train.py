@@ -202,8 +202,14 @@ def fit(
     objective = CaptionLoss(model, from_features=config.reuse_features)
     if config.compile:
         objective.compile()  # in place: the weights keep their names
-    rates = {"learning_rate": config.learning_rate, "encoder_rate": config.encoder_rate}
-    optimizer = build_optimizer(config.optimizer, model.encoder, model.decoder, **rates, weight_decay=config.weight_decay)
+    optimizer = build_optimizer(
+        config.optimizer,
+        model.encoder,
+        model.decoder,
+        learning_rate=config.learning_rate,
+        encoder_rate=config.encoder_rate,
+        weight_decay=config.weight_decay,
+    )
     schedule = warmup_cosine(optimizer, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
     follow_shards(model)

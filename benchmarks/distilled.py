@@ -67,9 +67,9 @@ def main(config: DistilledConfig) -> None:
             made = synthesize(pipelines[source], prompts, seeds, steps=steps, guidance_scale=guidance)
             times[name, steps].append((time.perf_counter() - begun) / len(prompts))
             pictures[name, steps] += [image for image in made if isinstance(image, Image.Image)]
-    some = [prompt for _, prompt in scenes[: max(1, config.images // 8)]]
+    wanted = [prompt for _, prompt in scenes]
+    some = wanted[: max(1, config.images // 8)]
     for name, source, steps, guidance in models:
-        prompts = [prompt for _, prompt in scenes]
         texts = [prediction.prompt for prediction in reader.predict(pictures[name, steps])]
         guesses = [read_slots(text) for text in texts]
         truths = [scene.slots() for scene, _ in scenes]
@@ -82,7 +82,7 @@ def main(config: DistilledConfig) -> None:
             pixels.append(_spread(torch.from_numpy(np.stack([np.asarray(image, np.float32) / 255 for image in made])).flatten(1)))
             features.append(_spread(_features(reader, made)))
         row = {"model": name, "steps": steps, "ms an image": f"{1000 * statistics.median(times[name, steps]):.1f}"}
-        row |= {"similarity": f"{similarity(prompts, texts).mean():.3f}", "exact": f"{exact_match(prompts, texts).mean():.3f}"}
+        row |= {"similarity": f"{similarity(wanted, texts).mean():.3f}", "exact": f"{exact_match(wanted, texts).mean():.3f}"}
         row |= {slot: f"{accuracy[slot]:.3f}" for slot in SLOTS} | {"all": f"{whole:.3f}"}
         rows.append(row | {"features by seed": f"{statistics.mean(features):.4f}", "pixels by seed": f"{statistics.mean(pixels):.4f}"})
     print(f"{machine(torch.device('cpu'))}; {config.images} scenes, read by {config.reader}\n")

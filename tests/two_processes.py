@@ -25,8 +25,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import train
 from model import CaptionModel
+from training.config import OptimizerName
 from training.objective import CaptionLoss
-from training.optimizer import OptimizerName, build_optimizer
+from training.optimizer import build_optimizer
 from training.processes import follow_shards
 from training.run_state import RunState
 from training.running_mean import RunningMean

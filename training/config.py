@@ -13,6 +13,8 @@ from typing import Any, Literal
 from data.files import write_text
 from data.store.columns import Measure
 
+OptimizerName = Literal["adamw", "muon"]
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; names the field."""
@@ -102,7 +104,7 @@ class TrainConfig:
     """Forward and backward passes per update; an update sees batch-size x accumulate x processes pairs."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """What the network computes in; weights and optimizer are float32 always."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     """AdamW, or Muon for matrices and kernels and AdamW for the rest. Muon learns from fewer pairs what begins from nothing; its updates are as large
     as AdamW's at the same --learning-rate."""
     learning_rate: float = 1e-3

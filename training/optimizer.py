@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal
 
 import torch
 from timm.optim.muon import Muon
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from training.config import OptimizerName
+
 _LEARNT_INPUT = re.compile("pos|token|embedding")  # in a parameter's own name, where timm's models and ours have such
-
-
-OptimizerName = Literal["adamw", "muon"]
 
 
 def build_optimizer(
@@ -33,8 +31,9 @@ def build_optimizer(
     for part, module, rate in (("encoder", encoder, learning_rate * encoder_rate), ("decoder", decoder, learning_rate)):
         decayed, others = _by_decay(module)
         # kernels of one channel each are no matrices
-        orthogonal = [parameter for parameter in decayed if parameter.shape[1] > 1] if name == "muon" else []
-        decayed = [parameter for parameter in decayed if name != "muon" or parameter.shape[1] == 1]
+        by_muon = [name == "muon" and parameter.shape[1] > 1 for parameter in decayed]
+        orthogonal = [parameter for parameter, moved in zip(decayed, by_muon, strict=True) if moved]
+        decayed = [parameter for parameter, moved in zip(decayed, by_muon, strict=True) if not moved]
         groups += [
             {"name": f"{part}/orthogonal", "params": orthogonal, "lr": rate, "weight_decay": weight_decay, "use_muon": True, "nesterov": True},
             {"name": f"{part}/decayed", "params": decayed, "lr": rate, "weight_decay": weight_decay},
@@ -54,10 +53,9 @@ def _by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        matrix = (
-            sum(size > 1 for size in parameter.shape) >= 2 and id(parameter) not in embeddings and not _LEARNT_INPUT.search(name.rsplit(".", 1)[-1])
-        )
-        (decayed if matrix else others).append(parameter)
+        matrix = sum(size > 1 for size in parameter.shape) >= 2
+        learnt_input = id(parameter) in embeddings or _LEARNT_INPUT.search(name.rsplit(".", 1)[-1])
+        (decayed if matrix and not learnt_input else others).append(parameter)
     return decayed, others
 
 

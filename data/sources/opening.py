@@ -110,8 +110,8 @@ class Splits:
             raise ShardError(f"{self.source}: {error}. Add pairs") from error
         if count := torn(where, pictures):
             warnings.warn(
-                f"{self.source}: {count} pictures have captions in several splits, since tars are divided pair by pair; give the captions of a "
-                "picture one prompt_group in their .json",
+                f"{self.source}: {count} pictures have captions in several splits: the captions say so themselves, or are in tars, which are divided "
+                "pair by pair; give those of a picture one prompt_group in their .json",
                 stacklevel=2,
             )
         by_part: dict[Split, list[int]] = {split: [] for split in SPLITS}

@@ -363,6 +363,15 @@ def test_a_number_that_was_none_early_is_an_error_at_the_end(tiny_model: Caption
     assert len(calls) == 4
 
 
+def test_what_comes_after_an_end_may_be_impossible() -> None:
+    """Ended texts stay where every step has the same shape."""
+    banned = tuple((EOS, token) for token in range(5))
+    options: dict[str, Any] = {"num_samples": 6, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "smoothing": 0.0, "leave": False}
+    chances = torch.rand(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = sample(Table(1, 5, 4, 0), 1, rules(4, banned=banned), CPU, chances=chances, **options)
+    assert any(EOS in text.tokens and len(text.tokens) < 4 for text in found[0])
+
+
 def test_what_is_forbidden_is_asked_of_texts_that_go_on_alone() -> None:
     """Those that have ended wait for others in their batch; an end token in the forced start ends nothing."""
     asked = list[tuple[int, ...]]()

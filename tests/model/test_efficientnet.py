@@ -1,6 +1,8 @@
 """EfficientNets whose weights have the names of efficientnet_pytorch, against timm's own of the same shape."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -32,41 +34,27 @@ def package_names(stages: list[tuple[int, bool]], squeeze: bool) -> list[str]:
     return [*names, "_conv_head.weight", *(f"_bn1.{part}" for part in _NORM), "_fc.weight", "_fc.bias"]
 
 
+@pytest.mark.parametrize("order", [list, sorted])  # a .safetensors has names by the alphabet: block 10 before block 2
 @pytest.mark.parametrize(("name", "stages", "squeeze"), [("tf_efficientnet_lite0", _LITE0, False), ("tf_efficientnet_b1", _B1, True)])
-def test_every_weight_finds_its_place(name: str, stages: list[tuple[int, bool]], squeeze: bool) -> None:
+def test_every_weight_finds_its_place(name: str, stages: list[tuple[int, bool]], squeeze: bool, order: Callable[[Any], Any]) -> None:
     theirs = timm.create_model(name).state_dict()
-    named = dict(zip(package_names(stages, squeeze), theirs.values(), strict=True))
-    found = with_timm_names(named)
+    found = with_timm_names(dict(order(zip(package_names(stages, squeeze), theirs.values(), strict=True))))
     assert found.keys() == theirs.keys()
     assert all(found[key] is tensor for key, tensor in theirs.items())
 
 
-def test_an_encoder_is_loaded_from_such_a_file(tmp_path: Path) -> None:
+def test_a_file_is_loaded_into_the_tensorflow_network_alone(tmp_path: Path) -> None:
+    """timm's own of that name has the same shapes, and pads and normalises otherwise."""
     theirs = timm.create_model("tf_efficientnet_lite0").state_dict()
-    torch.save(dict(zip(package_names(_LITE0, squeeze=False), theirs.values(), strict=True)), tmp_path / "lite0.pth")
-    model = build("tf_efficientnet_lite0", {}, 64)
-    model.encoder.load_pretrained(model.config.encoder, model.config.preprocessing, tmp_path / "lite0.pth")
+    file = tmp_path / "lite0.pth"
+    torch.save(dict(zip(package_names(_LITE0, squeeze=False), theirs.values(), strict=True)), file)
+    model, twin = (build(name, {}, 64) for name in ("tf_efficientnet_lite0", "efficientnet_lite0"))
+    model.encoder.load_pretrained(model.config.encoder, model.config.preprocessing, file)
     loaded = model.encoder.backbone.state_dict()
     assert len(loaded) == len(theirs) - 2  # all but the classifier
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in loaded.items())
-
-
-def test_the_order_of_the_names_is_nothing_to_go_by() -> None:
-    """A .safetensors has them by the alphabet: block 10 before block 2."""
-    theirs = timm.create_model("tf_efficientnet_lite0").state_dict()
-    named = dict(sorted(zip(package_names(_LITE0, squeeze=False), theirs.values(), strict=True)))
-    found = with_timm_names(named)
-    assert found.keys() == theirs.keys()
-    assert all(found[key] is tensor for key, tensor in theirs.items())
-
-
-def test_a_tensorflow_network_is_not_loaded_into_its_twin(tmp_path: Path) -> None:
-    """timm's own of that name has the same shapes, and pads and normalises otherwise."""
-    theirs = timm.create_model("tf_efficientnet_lite0").state_dict()
-    torch.save(dict(zip(package_names(_LITE0, squeeze=False), theirs.values(), strict=True)), tmp_path / "lite0.pth")
-    model = build("efficientnet_lite0", {}, 64)
     with pytest.raises(EncoderError, match=r"give --model\.encoder tf_efficientnet_lite0"):
-        model.encoder.load_pretrained(model.config.encoder, model.config.preprocessing, tmp_path / "lite0.pth")
+        twin.encoder.load_pretrained(twin.config.encoder, twin.config.preprocessing, file)
 
 
 def test_what_is_no_such_network_keeps_its_names() -> None:

@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 
 from data.splits import prompt_group, split_of
+from synthesis.config import GenerateConfig
 from synthesis.plan import PlannedPair, image_seed, plan_shards
 from synthesis.prompts import PromptRecord
 
@@ -46,3 +47,8 @@ def test_each_image_draws_its_settings() -> None:
 def test_impossible_numbers(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan_shards(RECORDS, **{"num_images": 3, "seed": 0, "shard_size": 2, **arguments})
+
+
+def test_how_many_images_are_made_at_once() -> None:
+    asked = (GenerateConfig(), GenerateConfig(model="somewhere/else"), GenerateConfig(batch_size=5))
+    assert [config.images_at_once for config in asked] == [64, 32, 5]

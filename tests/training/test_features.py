@@ -85,6 +85,16 @@ def test_every_picture_is_computed_once_and_every_pair_is_as_it_was(tmp_path: Pa
     assert shared[3].image is not shared[2].image
 
 
+def test_features_of_an_older_run_are_computed_anew(tmp_path: Path, encoder: ImageEncoder) -> None:
+    """They were one for each pair, and their texts said nothing of rows."""
+    examples = examples_of(pictures(["a", "b"], ["c"]))
+    (tmp_path / "features.json").write_text('{"tokens": [[1]], "skipped": [{}]}')
+    (tmp_path / "features.npy").write_bytes(b"older")
+    found = write(tmp_path / "features", encoder, examples)
+    assert found.rows == [0, 0, 1]
+    assert len(np.load(tmp_path / "features.npy")) == 2
+
+
 def test_pictures_none_of_which_can_be_read_are_an_error(tmp_path: Path, encoder: ImageEncoder) -> None:
     with pytest.raises(PairError, match="100 pairs in a row could not be read; the last: 1: broken"):
         write(tmp_path / "features", encoder, examples_of(pictures(["a"], ["b"], broken=(0, 1))))

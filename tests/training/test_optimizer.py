@@ -7,7 +7,8 @@ from examples import tiny_config
 from torch import nn
 
 from model import CaptionModel
-from training.optimizer import OptimizerName, build_optimizer, warmup_cosine
+from training.config import OptimizerName
+from training.optimizer import build_optimizer, warmup_cosine
 
 
 @pytest.mark.parametrize("kind", get_args(OptimizerName))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.optimizer import OptimizerName, build_optimizer, warmup_cosine
+from training.config import OptimizerName
+from training.optimizer import build_optimizer, warmup_cosine
 from training.run_directory import RunStateError, checkpoints
 from training.run_state import FullDiskError, Progress, RunState
 from training.running_mean import RunningMean
