@@ -8,6 +8,7 @@ Examples:
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ class EvaluateConfig:
     """Pairs to measure on, at most."""
     num_beams: int = 4
     """Hypotheses that each captioner keeps while searching."""
+    length_penalty: float = 1.0
+    """Of the checkpoint's search: above 1 favours longer prompts, below 1 shorter ones."""
     max_new_tokens: int = 40
     """Tokens that BLIP and GIT write at most."""
     batch_size: int = 32
@@ -52,6 +55,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_least(1, limit=self.limit, num_beams=self.num_beams, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
+        if not math.isfinite(self.length_penalty):
+            raise ValueError(f"--length-penalty must be a number, not {self.length_penalty}")
 
 
 if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
@@ -87,7 +92,8 @@ def main(config: EvaluateConfig) -> None:
     inverter = PromptInverter.from_pretrained(config.checkpoint, revision=config.revision)
 
     def reprompt(some: Sequence[Image.Image]) -> list[str]:
-        return [prediction.prompt for prediction in inverter.predict(some, num_beams=config.num_beams, batch_size=config.batch_size)]
+        found = inverter.predict(some, num_beams=config.num_beams, length_penalty=config.length_penalty, batch_size=config.batch_size)
+        return [prediction.prompt for prediction in found]
 
     captioners = {"reprompt": reprompt}
     for spec in config.baseline:
@@ -114,8 +120,9 @@ def main(config: EvaluateConfig) -> None:
         results.append(score(name, pairs, texts, rate, similarity=similarity))
     print(f"\n{len(pairs)} pairs of {config.data} ({config.split}), 95 % bootstrap intervals\n\n{markdown_table(results)}")
     if config.json is not None:
-        about = {"checkpoint": config.checkpoint, "data": config.data, "split": config.split, "pairs": len(pairs), "num_beams": config.num_beams}
-        write_json(config.json, as_json(results, **about))
+        about = {"checkpoint": config.checkpoint, "data": config.data, "split": config.split, "pairs": len(pairs)}
+        search = {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
+        write_json(config.json, as_json(results, **about, **search))
     if config.report is not None:
         heading = f"# {config.checkpoint}\n\n{len(pairs)} pairs of {config.data} ({config.split}); 95 % bootstrap intervals."
         write_report(config.report, results, pairs, heading=heading)

@@ -226,7 +226,7 @@ def fit(
     pairs_per_update = config.pairs_per_update(accelerator.num_processes)
     tracker = Tracker(run, progress.step) if accelerator.is_main_process else None
     bar = tqdm(total=config.max_steps, initial=progress.step, unit="step", desc="training", disable=not accelerator.is_main_process)
-    begun_at = progress.step
+    told = False  # how long it will take
     wrapped.train()
     with closing(batches.after(progress.step)) as coming, StopRequest() as stop:
         meter = Meter(accelerator)  # what is computed once before, the features, is no part of an update's time
@@ -272,7 +272,8 @@ def fit(
             if progress.step % LOG_EVERY == 0 or evaluating or saving:
                 values = meter.read(progress)
                 check_skipped(progress)
-                if begun_at == progress.step - LOG_EVERY:
+                if not told:
+                    told = True
                     tokens_per_second, images_per_second = values["speed/tokens_per_second"], values["speed/images_per_second"]
                     left = (config.max_steps - progress.step) * pairs_per_update / images_per_second / 60
                     bar.write(f"{tokens_per_second:,.0f} tokens/s, {images_per_second:,.0f} images/s: about {left:,.0f} min to go")
@@ -404,8 +405,9 @@ def _conclude(config: TrainConfig, run: Path, data: TrainingData, progress: Prog
         print(f"report        {run / REPORT / 'report.md'}, pictures in {run / REPORT / 'samples.png'}")
     print(f"curves        tensorboard --logdir {run}")
     print(f"caption       python caption.py IMAGE_OR_FOLDER --checkpoint {run / MODEL}")
-    print("train longer  python generate_data.py --out datasets/large --num-images 50000")
-    print(f"              python train.py --data datasets/large --name long --max-steps {4 * config.max_steps}")
+    if config.data == EMBEDDED_DATA:
+        print("train longer  python generate_data.py --out datasets/large --num-images 50000")
+        print(f"              python train.py --data datasets/large --name long --max-steps {4 * config.max_steps}")
 
 
 def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, float]:

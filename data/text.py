@@ -87,8 +87,8 @@ def prompts_of(row: Mapping[str, Any], names: Sequence[str], label: str) -> list
         value = row.get(name, low.get(name.casefold()))
         if isinstance(value, str):
             return [cleaned(value)]
-        if isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value):
-            return [cleaned(one) for one in value]
+        if isinstance(value, list | tuple) and value and all(one is None or isinstance(one, str) for one in value):
+            return [cleaned(one or "") for one in value]  # empty ones are counted where they are read
     there = ", ".join(map(str, row)) or "nothing"
     raise PairError(f"{label}: no text under {' or '.join(names)} (there is: {there})", "no prompt")
 

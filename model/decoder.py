@@ -143,7 +143,7 @@ class Block(nn.Module):
         self.pre = config.norm == "pre"
         self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(config.width, eps=1e-12)
-        self.ffn = nn.Sequential(Linear(config.width, config.ffn_width), nn.GELU(), Linear(config.ffn_width, config.width))
+        self.ffn = FeedForward(config.width, config.ffn_width)
         self.ffn_norm = nn.LayerNorm(config.width, eps=1e-12)
         self.dropout = Dropout(config.dropout)
 
@@ -158,6 +158,16 @@ class Block(nn.Module):
             return x + self.dropout(self.ffn(self.ffn_norm(x)))
         x = self.attention_norm(x + self.dropout(self.attention.join(mixed)))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))
+
+
+class FeedForward(nn.Sequential):
+    """Linear, GELU, linear; the first two at once."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__(Linear(width, inner), nn.GELU(), Linear(inner, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self[2](self[0](x, gelu=True)))
 
 
 class Attention(nn.Module):

@@ -215,9 +215,9 @@ def _read_file(file: Path, name: str) -> dict[str, Tensor]:
         ) from error
     if broken := next((name for name, tensor in weights.items() if not isinstance(tensor, Tensor) or not bool(tensor.isfinite().all())), None):
         raise EncoderError(f"{file} is damaged: {broken} holds something else than numbers")
-    renamed = with_timm_names(weights)
-    if renamed.keys() != weights.keys() and not name.startswith("tf_"):
-        raise EncoderError(f"{file} holds the weights of a TensorFlow EfficientNet: give --model.encoder tf_{name.removeprefix('tf_')}")
+    renamed, plain = with_timm_names(weights), name.removeprefix("timm/")
+    if renamed.keys() != weights.keys() and not plain.startswith("tf_"):
+        raise EncoderError(f"{file} holds the weights of a TensorFlow EfficientNet: give --model.encoder tf_{plain}")
     return renamed
 
 

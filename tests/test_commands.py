@@ -298,6 +298,16 @@ def test_evaluate_measures_and_writes(trained: tuple[Path, Path, str], tmp_path:
             evaluate_here(*arguments)
 
 
+def test_evaluate_searches_as_it_is_told(trained: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    search = CaptionModel.search
+    monkeypatch.setattr(CaptionModel, "search", lambda self, pixels, **how: told.append(how) or search(self, pixels, **how))
+    where = ("--checkpoint", trained[1] / "model", "--data", trained[0], "--json", tmp_path / "out.json")
+    evaluate_here(*where, "--limit", "2", "--num-beams", "3", "--length-penalty", "0.5")
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert [(how["num_beams"], how["length_penalty"]) for how in told] == [(3, 0.5)] == [(content["num_beams"], content["length_penalty"])]
+
+
 def test_evaluate_looks_at_once_whether_it_can_write_what_it_will_find(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     begin = ["--checkpoint", trained[1] / "model", "--data", trained[0]]
@@ -445,6 +455,7 @@ def test_samples_of_a_seed_are_the_same_whatever_the_batch(
         (caption.CaptionConfig, {"paths": (), "length_penalty": float("nan")}, "--length-penalty must be a number"),
         (evaluate.EvaluateConfig, {"data": "x", "limit": 0}, "--limit must be 1 or more"),
         (evaluate.EvaluateConfig, {"data": "x", "num_beams": 0}, "--num-beams must be 1 or more"),
+        (evaluate.EvaluateConfig, {"data": "x", "length_penalty": float("inf")}, "--length-penalty must be a number"),
         (score.ScoreConfig, {"data": Path("x"), "batch_size": 0}, "--batch-size must be 1 or more"),
         (app.AppConfig, {"port": 99999}, "--port must be 1 to 65535, not 99999"),
         (app.AppConfig, {"num_beams": 0}, "--num-beams must be 1 or more"),

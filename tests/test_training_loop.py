@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,6 +202,9 @@ def test_captions_of_one_picture_are_trained_on_it(
             captions = [f"{split} {colour} {word}" for word in ("a picture", "all of it", "plain")[: number + 1]]
             lines.append(json.dumps({"file_name": f"{colour}.png", "caption": captions}))
         (tmp_path / split / "metadata.jsonl").write_text("\n".join(lines))
+    neighbours: list[Sequence[int]] = []
+    batches = training.data.ShuffledBatches
+    monkeypatch.setattr(training.data, "ShuffledBatches", lambda *some, **more: neighbours.append(list(more["pictures"])) or batches(*some, **more))
     once = ["--max-steps", 1, "--evaluate-every", 1, "--warmup-steps", 0, "--learning-rate", 1e-12, "--precision", "fp32", "--model.dropout", 0]
     frozen = ["--frozen-encoder", 1, "--reuse-features"] if reuse else []
     order = list[str]()
@@ -209,6 +212,7 @@ def test_captions_of_one_picture_are_trained_on_it(
         monkeypatch.setattr(place, name, noting(getattr(place, name), name, order))
     train_here("mini", "--data", tmp_path, "--out", tmp_path / "run", *TINY, *once, "--batch-size", 6, "--no-augment", *frozen)
     assert order == [*["compute_features"] * reuse, "Meter"]  # what is computed before counts as no update's time
+    assert neighbours == [[0, 1, 1, 3, 3, 3]]
     inverter = PromptInverter.from_pretrained(tmp_path / "run" / "model")
     model, preprocess = inverter.model.train(), inverter.model.config.preprocessing
     total, count = 0.0, 0

@@ -258,14 +258,14 @@ _ENCODERS = {
 _DECODERS = {
     "":       ("width", "layers", "heads", "ffn_width", "dropout", "vocab_size"),
     "mini":   (192,     4,        4,       768,         0.0,       2048),
-    "photos": (384,     4,        6,       1536,        0.3,       4096),
+    "photos": (384,     2,        6,       1536,        0.2,       4096),
     "small":  (384,     6,        6,       1536,        0.1,       8192),
     "base":   (768,     6,        12,      3072,        0.1,       30_000),
 }
 _RUNS = {
     "":       ("data",            "max_steps", "batch_size", "frozen_encoder", "reuse_features", "augment", "ema_decay"),
     "mini":   ("datasets/mini",   1400,        32,           0.0,              False,            False,     0.0),
-    "photos": ("datasets/photos", 1100,        160,          1.0,              True,             False,     0.998),
+    "photos": ("datasets/photos", 3000,        80,           1.0,              True,             False,     0.0),
     "small":  ("datasets/small",  20_000,      128,          0.0,              False,            True,      0.0),
     "base":   ("datasets/base",   200_000,     64,           0.0,              False,            True,      0.9998),
 }
@@ -279,7 +279,7 @@ _OPTIMIZERS = {
 _INTERVALS = {
     "":       ("evaluate_every", "save_every", "workers"),
     "mini":   (700,              350,          1),
-    "photos": (550,              250,          1),
+    "photos": (750,              250,          1),
     "small":  (1000,             250,          6),
     "base":   (2000,             1000,         6),
 }

@@ -20,7 +20,7 @@ from data.files import explained, replacing, write_text
 from data.loading.examples import TRIES, Example, Examples
 from data.loading.order import Place
 from data.loading.workers import ignore_signals
-from model.encoder import ImageEncoder
+from model.encoder import EncoderError, ImageEncoder
 
 _BATCH = 64
 
@@ -72,18 +72,19 @@ class _Pictures(Dataset[Any]):
 
 @torch.no_grad()
 def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, device: torch.device, *, bfloat16: bool, workers: int) -> None:
-    """Write `stem`.npy, (pictures, P, width) float16, and `stem`.json, the texts of all pairs and the rows that belong to them; nothing if they are
-    there.
+    """Write `stem`.npy, (pictures, P, width) float16, and `stem`.json, the texts of all pairs and the rows that belong to them; nothing if both are
+    there, and whole.
 
     With `bfloat16` the encoder computes as in training; float16 holds what comes out.
 
     Raises:
         DiskFullError: they do not fit onto the disk; nothing is left of them.
+        EncoderError: they are no numbers, or too large for float16.
         PairError: a hundred pairs in a row cannot be read; names the last.
     """
-    if _has_rows(stem.with_suffix(".json")):  # written last
-        return
     numbers = sorted(set(examples.pictures))
+    if _are_whole(stem, len(numbers)):
+        return
     loader = DataLoader(_Pictures(examples, numbers), batch_size=_BATCH, collate_fn=list, num_workers=workers, worker_init_fn=ignore_signals)
     encoder = encoder.to(device).eval()
     unread: dict[int, ImageError | PairError] = {}  # by the picture's number
@@ -96,6 +97,8 @@ def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, devi
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                     images = examples.preprocess.normalise(torch.stack([batch[place] for place in readable]).to(device))
                     features = encoder.features(images).to(torch.float16).cpu().numpy()
+                if not np.isfinite(features).all():
+                    raise EncoderError("what the encoder makes of a picture is too large for 16 bits, or no number: leave --reuse-features out")
                 if file.tell() == 0:
                     shape = (len(numbers), *features.shape[1:])
                     _check_room(path, math.prod(shape) * features.itemsize)
@@ -123,9 +126,13 @@ def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, devi
         raise explained(error, stem.with_suffix(".json")) from error
 
 
-def _has_rows(path: Path) -> bool:
-    """Not so in older runs, where each pair had features of its own."""
-    return path.exists() and "rows" in json.loads(path.read_text(encoding="utf-8"))
+def _are_whole(stem: Path, pictures: int) -> bool:
+    """The texts are written last. In older runs, where each pair had features of its own, they said nothing of rows."""
+    try:
+        texts = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+        return "rows" in texts and len(np.load(stem.with_suffix(".npy"), mmap_mode="r")) == pictures
+    except (OSError, ValueError):  # one of them is gone, or cut
+        return False
 
 
 def _check_room(path: Path, wanted: int) -> None:

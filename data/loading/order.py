@@ -26,7 +26,7 @@ class ShuffledBatches(Sampler[list[Place]]):
     each epoch: a batch then computes each picture once.
 
     With several processes each takes its share of every batch of `batch_size * world_size`, so that two processes see what one with
-    twice the batch size sees.
+    twice the batch size sees; only a random part of a picture, where it is shared, is drawn for each share.
     """
 
     def __init__(

@@ -40,13 +40,14 @@ pipeline = StableDiffusionPipeline.from_pretrained("assets/mini-diffusion")
 pipeline("a watercolor painting of a fox in a forest", num_inference_steps=4).images[0]
 ```
 
-Four steps are what it was made for; any other number, the pipeline's own 50 too, paints the same picture in more time. Guidance is in its weights: it
-runs no second pass, and `guidance_scale` and `negative_prompt` change nothing. `python -m diffusion.mini.distil` distilled it from a teacher that
-paints in twelve guided steps, 24 passes of the UNet. To have the teacher back, which `diffusion.mini.train` made on rendered scenes, in a whole clone
-of the repository (`git fetch --unshallow` makes one of a shallow one):
+Four steps are what it was made for; with more, the pipeline's own 50 too, it paints the same picture in more time, with fewer
+a worse one. Guidance is in its weights: it runs no second pass, and `guidance_scale` and `negative_prompt` change
+nothing. `python -m diffusion.mini.distil` distilled it from a teacher that paints in twelve guided steps, 24 passes of the UNet.
+To have the teacher back, which `diffusion.mini.train` made on rendered scenes, in a whole clone of
+the repository (`git fetch --unshallow` makes one of a shallow one):
 
 ```
-mkdir -p runs/mini-teacher && git archive c928f1d assets/mini-diffusion | tar -x --strip-components 2 -C runs/mini-teacher
+mkdir -p runs && mkdir runs/mini-teacher && git archive c928f1d assets/mini-diffusion | tar -x --strip-components 2 -C runs/mini-teacher
 ```
 
 {_LIMITS}"""

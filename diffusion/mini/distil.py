@@ -28,7 +28,7 @@ class DistilConfig:
     out: Path = Path("assets/mini-diffusion")
     """Where the finished pipeline goes."""
     start_from: Path | None = None
-    """Go on from this student's weights, for example assets/mini-diffusion, instead of from the teacher's."""
+    """Go on from this student's weights, for example runs/mini-student, instead of from the teacher's."""
     trajectories: int = 10_000
     """Pictures that the teacher paints for the student to learn from."""
     samples: int = 400_000
@@ -85,6 +85,14 @@ def main(config: DistilConfig) -> None:
     now = {"start_from": start_from, "teacher": fingerprint(config.teacher), "seed": config.seed, "batch_size": config.batch_size}
     with accelerator.main_process_first():
         check_begun(config.run_dir, now)
+    torch.manual_seed(config.seed)
+    student = student_of(teacher.unet)
+    if config.start_from is not None:
+        begun = UNet2DConditionModel.from_pretrained(config.start_from / "unet", dtype=torch.float32, use_safetensors=True)
+        try:
+            student.load_state_dict(begun.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"--start-from {config.start_from} is of another shape than --teacher {config.teacher}") from error
     directory = config.run_dir / "trajectories"
     make_trajectories(directory, config.trajectories, teacher, seed=config.seed, accelerator=accelerator)
     states, tokens = open_trajectories(directory, config.trajectories)
@@ -109,14 +117,6 @@ def main(config: DistilConfig) -> None:
         (config.run_dir / "samples").mkdir(exist_ok=True)
         contact_sheet(images, prompts, columns=8, cell=128).save(config.run_dir / "samples" / f"{step * config.batch_size:09d}.png")
 
-    torch.manual_seed(config.seed)
-    student = student_of(teacher.unet)
-    if config.start_from is not None:
-        begun = UNet2DConditionModel.from_pretrained(config.start_from / "unet", dtype=torch.float32, use_safetensors=True)
-        try:
-            student.load_state_dict(begun.state_dict())
-        except RuntimeError as error:
-            raise ValueError(f"--start-from {config.start_from} is of another shape than --teacher {config.teacher}") from error
     student.train()
     student.set_attn_processor(AttnProcessor())  # the backward pass of SDPA is slow on a CPU
     student.to(memory_format=torch.channels_last)
@@ -149,7 +149,7 @@ def student_loss(unet: nn.Module, angles: torch.Tensor, states: torch.Tensor, hi
     A step of DDIM turns: x_s = cos(d) x_t - sin(d) v with d = angle(t) - angle(s), where angle(t) = arccos(sqrt(a_t)) (Salimans and Ho, arXiv
     2202.00512, appendix D). So from any x_t the v that reaches the teacher's x_s is known. About half of a batch starts where the student
     itself has got to from the teacher's noise, so that it learns to mend what it did (as DAgger, arXiv 1011.0686), a quarter from noise, and a
-    quarter from anywhere on the teacher's way, so that any number of steps paints well.
+    quarter from anywhere on the teacher's way, so that more steps paint well too.
 
     Args:
         angles: (timesteps + 1,) of `angles_of`.
@@ -212,7 +212,7 @@ def _velocity(unet: nn.Module, states: torch.Tensor, left: torch.Tensor, hidden:
 if __name__ == "__main__":
     try:
         main(CONFIG)
-    except (InterruptedTrainingError, PipelineError, ValueError) as error:
+    except (InterruptedTrainingError, OSError, PipelineError, ValueError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("\nstopped; what was painted stays, and the same command goes on")

@@ -335,8 +335,7 @@ def export_pipeline(pipeline: StableDiffusionPipeline, directory: Path, *, card:
     unwanted = ("block_out_channels", "_name_or_path")
     _edit_json(temporary / "vae" / "config.json", lambda config: {name: config[name] for name in config if name not in unwanted})
     (temporary / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(directory, ignore_errors=True)
-    os.replace(temporary, directory)
+    _exchange(directory, temporary)
 
 
 def check_out(out: Path) -> None:
@@ -353,8 +352,17 @@ def replace_pipeline(out: Path, finished: Path) -> None:
     copy_of = out.with_name(f"{out.name}.tmp")
     shutil.rmtree(copy_of, ignore_errors=True)
     shutil.copytree(finished, copy_of)
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(copy_of, out)
+    _exchange(out, copy_of)
+
+
+def _exchange(directory: Path, whole: Path) -> None:
+    """Put `whole` in its place. Whatever ends this in the middle, one of the two is there under its name or the name's `.before`."""
+    before = directory.with_name(f"{directory.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    if directory.exists():
+        os.replace(directory, before)
+    os.replace(whole, directory)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _edit_json(path: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -364,7 +372,7 @@ def _edit_json(path: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> 
 if __name__ == "__main__":
     try:
         main(CONFIG)
-    except (MissingFontError, InterruptedTrainingError, ValueError) as error:
+    except (MissingFontError, InterruptedTrainingError, OSError, ValueError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("\nstopped; what was rendered stays, and the same command goes on")

@@ -62,7 +62,8 @@ def test_prompts_of_a_row() -> None:
     assert prompts_of({"text": " a\r\n"}, names, "x") == ["a"]
     assert prompts_of({"Prompt": "a", "text": "b"}, names, "x") == ["a"]
     assert prompts_of({"prompt": ["a", "b "]}, names, "x") == ["a", "b"]
-    for row in ({"prompt": 3}, {"prompt": []}, {"words": "a"}):
+    assert prompts_of({"prompt": ["a", None, " "]}, names, "x") == ["a", "", ""]  # to be counted as empty, and "a" is not lost
+    for row in ({"prompt": 3}, {"prompt": []}, {"prompt": ["a", 3]}, {"words": "a"}):
         with pytest.raises(PairError, match=r"x: no text under prompt or text \(there is: (prompt|words)\)") as error:
             prompts_of(row, names, "x")
         assert error.value.kind == "no prompt"

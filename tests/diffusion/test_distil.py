@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from accelerate import Accelerator
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
 from diffusion.families import usual_sampling
 from diffusion.mini import MINI_DIRECTORY, distil, trajectories
@@ -204,6 +205,41 @@ def test_another_teacher_needs_another_directory(teacher: StableDiffusionPipelin
     for start in (tmp_path / "teacher", tmp_path / "nowhere"):
         with pytest.raises(ValueError, match=r"--start-from .* holds no student"):
             main(dataclasses.replace(config, start_from=start))
+
+
+def test_trajectories_are_of_scenes_to_be_learnt_and_of_the_seed(
+    teacher: StableDiffusionPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, bool]] = []
+    real = trajectories.random_scenes
+    monkeypatch.setattr(trajectories, "CHUNK", 2)
+    monkeypatch.setattr(trajectories, "random_scenes", lambda seed, held_out: asked.append((seed, held_out)) or real(seed, held_out=held_out))
+    for seed in (0, 1):
+        trajectories.make_trajectories(tmp_path / str(seed), 4, teacher, seed=seed, accelerator=Accelerator(cpu=True))
+    assert not any(held_out for _, held_out in asked)
+    assert len({seed for seed, _ in asked}) == 4  # two chunks of two seeds
+    noise = [np.load(file)[:, 0].tobytes() for file in sorted(tmp_path.glob("*/states-*.npy"))]
+    assert len(set(noise)) == 4
+
+
+def test_a_student_goes_on_from_another(teacher: StableDiffusionPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[UNet2DConditionModel] = []
+    monkeypatch.setattr(trajectories, "CHUNK", 2)
+    monkeypatch.setattr(distil, "fit", lambda student, *_, **__: begun.append(student))
+    monkeypatch.setattr(distil, "replace_pipeline", lambda *_: None)
+    student = student_of(teacher.unet)
+    with torch.no_grad():
+        student.conv_in.weight.add_(1.0)
+    export_pipeline(teacher, tmp_path / "teacher")
+    export_pipeline(build_pipeline(teacher.vae, student, teacher.text_encoder, teacher.tokenizer, build_student_scheduler()), tmp_path / "student")
+    config = DistilConfig(teacher=tmp_path / "teacher", run_dir=tmp_path / "run", out=tmp_path / "out", trajectories=2)
+    main(dataclasses.replace(config, start_from=tmp_path / "student"))
+    torch.testing.assert_close(begun[0].conv_in.weight, student.conv_in.weight, atol=1e-3, rtol=1e-3)
+    for other in ({"start_from": None}, {"start_from": tmp_path / "student", "seed": 1}, {"start_from": tmp_path / "student", "batch_size": 32}):
+        with pytest.raises(ValueError, match="was begun with something else"):
+            main(dataclasses.replace(config, **other))
+    main(dataclasses.replace(config, run_dir=tmp_path / "from_teacher"))
+    torch.testing.assert_close(begun[1].conv_in.weight, teacher.unet.conv_in.weight, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.slow

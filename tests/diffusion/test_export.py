@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from diffusion.mini.networks import (
     build_text_encoder,
     build_unet,
 )
-from diffusion.mini.train import export_pipeline
+from diffusion.mini.train import export_pipeline, replace_pipeline
 
 
 def pipeline() -> StableDiffusionPipeline:
@@ -46,3 +47,23 @@ def test_weights_that_are_not_finite_replace_nothing(tmp_path: Path) -> None:
         export_pipeline(broken, tmp_path / "out")
     shutil.rmtree(tmp_path / "out.tmp", ignore_errors=True)
     StableDiffusionPipeline.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_pipeline_takes_the_place_of_another_as_a_whole(tmp_path: Path, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished, out = tmp_path / "finished", tmp_path / "out"
+    finished.mkdir()
+    (finished / "model_index.json").write_text("new")
+    if there:
+        out.mkdir()
+        (out / "left_over.safetensors").write_text("old")
+        with monkeypatch.context() as patch:  # killed where nothing stands under the name
+            renamed: list[Path] = []
+            real = os.replace
+            patch.setattr(os, "replace", lambda source, target: renamed.append(source) or (len(renamed) > 1 and 1 / 0) or real(source, target))
+            with pytest.raises(ZeroDivisionError):
+                replace_pipeline(out, finished)
+        assert (tmp_path / "out.before" / "left_over.safetensors").read_text() == "old"
+    replace_pipeline(out, finished)
+    assert [file.name for file in out.iterdir()] == ["model_index.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"finished", "out"}

@@ -43,12 +43,13 @@ def test_every_weight_finds_its_place(name: str, stages: list[tuple[int, bool]],
     assert all(found[key] is tensor for key, tensor in theirs.items())
 
 
-def test_a_file_is_loaded_into_the_tensorflow_network_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["", "timm/"])
+def test_a_file_is_loaded_into_the_tensorflow_network_alone(tmp_path: Path, before: str) -> None:
     """timm's own of that name has the same shapes, and pads and normalises otherwise."""
     theirs = timm.create_model("tf_efficientnet_lite0").state_dict()
     file = tmp_path / "lite0.pth"
     torch.save(dict(zip(package_names(_LITE0, squeeze=False), theirs.values(), strict=True)), file)
-    model, twin = (build(name, {}, 64) for name in ("tf_efficientnet_lite0", "efficientnet_lite0"))
+    model, twin = (build(before + name, {}, 64) for name in ("tf_efficientnet_lite0", "efficientnet_lite0"))
     model.encoder.load_pretrained(model.config.encoder, model.config.preprocessing, file)
     loaded = model.encoder.backbone.state_dict()
     assert len(loaded) == len(theirs) - 2  # all but the classifier

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,25 @@ def test_every_preset_builds_without_storage(name: str) -> None:
     built = dataclasses.replace(model_config(config.model, tokenizer), vocab_size=config.model.vocab_size)
     needs = estimate(built, batch_size=config.batch_size, text_tokens=24, half=True, frozen=config.frozen_encoder)
     millions = (needs.encoder_parameters + needs.decoder_parameters) / 1e6
-    assert {"mini": 2 < millions < 5, "photos": 12 < millions < 20, "small": 30 < millions < 40, "base": 140 < millions < 160}[name]
+    assert {"mini": 2 < millions < 5, "photos": 9 < millions < 12, "small": 30 < millions < 40, "base": 140 < millions < 160}[name]
     assert needs.states + needs.activations < {"mini": 1e9, "photos": 8e9, "small": 12e9, "base": 24e9}[name]
     if name != "mini":
         assert config.model.pretrained_encoder
         assert built.preprocessing.mean in ((0.5, 0.5, 0.5), (0.48145466, 0.4578275, 0.40821073))  # what those weights have seen
+
+
+def test_the_presets_are_those_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "TRAINING.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(" `"): cells for line in page.splitlines() if len(cells := line.split("|")) == 7}
+    for name, preset in PRESETS.items():
+        config = preset()
+        shape = re.search(r"(\d+) layers x (\d+)", rows[name][3])
+        assert shape is not None
+        assert tuple(map(int, shape.groups())) == (config.model.layers, config.model.width)
+        assert re.match(rf" {config.batch_size}\b", rows[name][4])
+        assert (f"`{name}` has `--optimizer muon`" in page) == (config.optimizer == "muon")
+        assert (f"`{name}` evaluates and exports a running mean" in page) == (config.ema_decay > 0)
+        assert ("frozen" in rows[name][3]) == (config.frozen_encoder == 1) == config.reuse_features
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from data.loading.examples import Examples, TextFormat
 from data.loading.order import Place
 from data.sources.pictures import picture_numbers
 from data.store.pairs import Pair
-from model.encoder import ImageEncoder
+from model.encoder import EncoderError, ImageEncoder
 from training.features import FeatureExamples, compute_features
 
 CPU = torch.device("cpu")
@@ -95,18 +95,69 @@ def test_features_of_an_older_run_are_computed_anew(tmp_path: Path, encoder: Ima
     assert len(np.load(tmp_path / "features.npy")) == 2
 
 
+@pytest.mark.parametrize("harm", ["no features", "cut features", "fewer features", "cut texts"])
+def test_features_that_are_not_whole_are_computed_anew(tmp_path: Path, encoder: ImageEncoder, harm: str) -> None:
+    examples = examples_of(pictures(["a", "b"], ["c"]))
+    write(tmp_path / "features", encoder, examples)
+    features, texts = tmp_path / "features.npy", tmp_path / "features.json"
+    right = np.load(features)
+    if harm == "no features":
+        features.unlink()
+    elif harm == "cut features":
+        features.write_bytes(features.read_bytes()[:-10])
+    elif harm == "fewer features":
+        np.save(features, right[:1])
+    else:
+        texts.write_text(texts.read_text()[:-5])
+    found = write(tmp_path / "features", encoder, examples)
+    assert found.rows == [0, 0, 1]
+    assert np.array_equal(np.load(features), right)
+
+
+def test_whole_features_are_computed_once(tmp_path: Path, encoder: ImageEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = examples_of(pictures(["a", "b"], ["c"], broken=(1,)))  # the last picture, whose row stays empty
+    write(tmp_path / "features", encoder, examples)
+    monkeypatch.setattr(encoder, "features", lambda _: pytest.fail("computed again"))
+    assert write(tmp_path / "features", encoder, examples).rows == [0, 0, 0]
+    assert len(np.load(tmp_path / "features.npy")) == 2
+
+
+def test_features_that_are_too_large_for_16_bits_are_named(tmp_path: Path, encoder: ImageEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = encoder.features
+    monkeypatch.setattr(encoder, "features", lambda pixels: features(pixels) * 1e6)
+    with pytest.raises(EncoderError, match="too large for 16 bits, or no number: leave --reuse-features out"):
+        write(tmp_path / "features", encoder, examples_of(pictures(["a"])))
+    assert not list(tmp_path.iterdir())
+
+
 def test_pictures_none_of_which_can_be_read_are_an_error(tmp_path: Path, encoder: ImageEncoder) -> None:
     with pytest.raises(PairError, match="100 pairs in a row could not be read; the last: 1: broken"):
         write(tmp_path / "features", encoder, examples_of(pictures(["a"], ["b"], broken=(0, 1))))
 
 
+def full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_disk_without_room_is_named_before_and_when_it_fills(tmp_path: Path, encoder: ImageEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = examples_of(pictures(*(["a"] for _ in range(3))))
+    one_picture = encoder.num_image_tokens * encoder.projection[0].in_features * 2
+    monkeypatch.setattr("training.features._BATCH", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100))
-        with pytest.raises(DiskFullError, match=r"take 0\.00 GB, and 0\.00 GB are free where .*: name another --out"):
+        for free in (100, one_picture, 3 * one_picture - 1):  # all are counted before the first batch is written
+            patch.setattr(shutil, "disk_usage", lambda _, free=free: shutil._ntuple_diskusage(10**9, 10**9, free))
+            with pytest.raises(DiskFullError, match=r"take 0\.00 GB, and 0\.00 GB are free where .*: name another --out"):
+                write(tmp_path / "features", encoder, examples)
+            assert not list(tmp_path.iterdir())
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 3 * one_picture))
+        write(tmp_path / "features", encoder, examples)
+        for file in tmp_path.iterdir():
+            file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("training.features.write_text", full_disk)
+        with pytest.raises(DiskFullError, match="the disk is full"):
             write(tmp_path / "features", encoder, examples)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())  # features without texts would be of no use
 
     class Full:
         """A file on a disk that fills."""

@@ -110,6 +110,12 @@ def test_captions_of_a_picture_share_it(monkeypatch: pytest.MonkeyPatch) -> None
     moved = batch.to(torch.device("cpu"), PREPROCESS.normalise)
     assert moved.pictures is not None
     assert moved.pictures.tolist() == batch.pictures.tolist()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())  # which needs a GPU
+    pinned = batch.pin_memory()
+    assert pinned.pictures is not None
+    for one, other in zip((pinned.images, pinned.labels, pinned.pictures), (batch.images, batch.labels, batch.pictures), strict=True):
+        assert torch.equal(one, other)
+        assert one is not other
     assert Collate(0, IGNORED_LABEL)(examples.__getitems__([Place(0, 0), Place(3, 1)])).pictures is None
 
 
