@@ -1,6 +1,7 @@
 """Features on disk: those of every picture once, and the pairs as `Examples` would have read them."""
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,21 @@ def test_whole_features_are_computed_once(tmp_path: Path, encoder: ImageEncoder,
     monkeypatch.setattr(encoder, "features", lambda _: pytest.fail("computed again"))
     assert write(tmp_path / "features", encoder, examples).rows == [0, 0, 0]
     assert len(np.load(tmp_path / "features.npy")) == 2
+
+
+class IgnoringSignals(ListedPairs):
+    """Pictures that cannot be read by a worker that Ctrl-C would end."""
+
+    def image(self, index: int) -> Image.Image:
+        if {signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)} != {signal.SIG_IGN}:
+            raise ImageError("a worker that listens to signals")
+        return super().image(index)
+
+
+def test_the_main_process_decides_when_workers_end(tmp_path: Path, encoder: ImageEncoder) -> None:
+    examples = examples_of(IgnoringSignals(pictures(["a"], ["b"]).pairs))
+    compute_features(tmp_path / "features", encoder, examples, CPU, bfloat16=False, workers=1)
+    assert FeatureExamples(tmp_path / "features").rows == [0, 1]
 
 
 def test_features_that_are_too_large_for_16_bits_are_named(tmp_path: Path, encoder: ImageEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

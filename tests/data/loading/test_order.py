@@ -32,6 +32,8 @@ def test_positions_count_on_and_on() -> None:
 
 def test_order_depends_on_the_seed() -> None:
     assert next(iter(ShuffledBatches(50, 8, seed=1))) != next(iter(ShuffledBatches(50, 8, seed=2)))
+    one, other = (next(iter(ShuffledBatches(5, 5, seed=seed, pictures=[0] * 5))) for seed in (1, 2))  # captions of one picture
+    assert one != other
     assert len(draw(50, 1)[0]) == 4
 
 
