@@ -11,7 +11,6 @@ Examples:
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is 
 
 import tyro
 
-from data.console import begin_command, check_least, read_command_line
+from data.console import begin_command, check_finite, check_least, read_command_line
 from inference import DEFAULT_CHECKPOINT
 
 
@@ -69,8 +68,7 @@ class CaptionConfig:
     def __post_init__(self) -> None:
         check_least(1, num_return=self.num_return, num_beams=self.num_beams, batch_size=self.batch_size, max_new_tokens=self.max_new_tokens)
         check_least(0, top_k=self.top_k, min_new_tokens=self.min_new_tokens)
-        if not math.isfinite(self.length_penalty):
-            raise ValueError(f"--length-penalty must be a number, not {self.length_penalty}")
+        check_finite(length_penalty=self.length_penalty)
 
 
 if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds

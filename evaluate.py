@@ -8,7 +8,6 @@ Examples:
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from typing import Literal
 if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from data.console import begin_command, check_least, read_command_line
+from data.console import begin_command, check_finite, check_least, read_command_line
 from inference import DEFAULT_CHECKPOINT
 
 
@@ -55,8 +54,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_least(1, limit=self.limit, num_beams=self.num_beams, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
-        if not math.isfinite(self.length_penalty):
-            raise ValueError(f"--length-penalty must be a number, not {self.length_penalty}")
+        check_finite(length_penalty=self.length_penalty)
 
 
 if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds

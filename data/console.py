@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import signal
 import sys
@@ -22,6 +23,16 @@ def check_least(least: float, **options: float | None) -> None:
     for name, value in options.items():
         if value is not None and not value >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be {least} or more, not {value}")
+
+
+def check_finite(**options: float) -> None:
+    """
+    Raises:
+        ValueError: an option is infinite or not a number; names it as it is typed.
+    """
+    for name, value in options.items():
+        if not math.isfinite(value):
+            raise ValueError(f"--{name.replace('_', '-')} must be a number, not {value}")
 
 
 def read_command_line(config: type[_Config], description: str | None) -> _Config:

@@ -78,13 +78,8 @@ def main(config: DistilConfig) -> None:
     if config.start_from is not None and not is_student(config.start_from):
         raise ValueError(f"--start-from {config.start_from} holds no student; without the option the weights to begin with are the teacher's")
     accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())
-    config.run_dir.mkdir(parents=True, exist_ok=True)
     teacher = StableDiffusionPipeline.from_pretrained(config.teacher, dtype=torch.float32, use_safetensors=True)
     teacher.set_progress_bar_config(disable=True)
-    start_from = fingerprint(config.start_from) if config.start_from is not None else None
-    now = {"start_from": start_from, "teacher": fingerprint(config.teacher), "seed": config.seed, "batch_size": config.batch_size}
-    with accelerator.main_process_first():
-        check_begun(config.run_dir, now)
     torch.manual_seed(config.seed)
     student = student_of(teacher.unet)
     if config.start_from is not None:
@@ -93,6 +88,11 @@ def main(config: DistilConfig) -> None:
             student.load_state_dict(begun.state_dict())
         except RuntimeError as error:
             raise ValueError(f"--start-from {config.start_from} is of another shape than --teacher {config.teacher}") from error
+    start_from = fingerprint(config.start_from) if config.start_from is not None else None
+    now = {"start_from": start_from, "teacher": fingerprint(config.teacher), "seed": config.seed, "batch_size": config.batch_size}
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    with accelerator.main_process_first():
+        check_begun(config.run_dir, now)
     directory = config.run_dir / "trajectories"
     make_trajectories(directory, config.trajectories, teacher, seed=config.seed, accelerator=accelerator)
     states, tokens = open_trajectories(directory, config.trajectories)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -233,6 +234,10 @@ def test_a_student_goes_on_from_another(teacher: StableDiffusionPipeline, tmp_pa
     export_pipeline(teacher, tmp_path / "teacher")
     export_pipeline(build_pipeline(teacher.vae, student, teacher.text_encoder, teacher.tokenizer, build_student_scheduler()), tmp_path / "student")
     config = DistilConfig(teacher=tmp_path / "teacher", run_dir=tmp_path / "run", out=tmp_path / "out", trajectories=2)
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="is of another shape"):
+        patch.setattr(distil, "UNet2DConditionModel", SimpleNamespace(from_pretrained=lambda *_, **__: torch.nn.Linear(1, 1)))
+        main(dataclasses.replace(config, start_from=tmp_path / "student"))
+    assert not config.run_dir.exists()  # nothing was begun or painted
     main(dataclasses.replace(config, start_from=tmp_path / "student"))
     torch.testing.assert_close(begun[0].conv_in.weight, student.conv_in.weight, atol=1e-3, rtol=1e-3)
     for other in ({"start_from": None}, {"start_from": tmp_path / "student", "seed": 1}, {"start_from": tmp_path / "student", "batch_size": 32}):
