@@ -33,7 +33,7 @@ class CaptionConfig:
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Picture files, and folders of them."""
     checkpoint: str = str(DEFAULT_CHECKPOINT)
-    """A checkpoint directory or Hub id; the model in the box by default."""
+    """A checkpoint directory or Hub id, ours or a BLIP or GIT of Hugging Face; the model in the box by default."""
     revision: str | None = None
     """Of a Hub id: a branch, a tag or a commit."""
     num_return: int = 1
@@ -76,10 +76,11 @@ if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for 
 
 from PIL import Image
 
-from data.errors import ImageError
+from data.errors import ImageError, MissingExtraError
 from data.images import read_image
-from inference import Prediction, PromptInverter
+from inference import Prediction, load_inverter
 from inference.files import find_images
+from inference.loading import Inverter
 from model import CheckpointError
 
 
@@ -99,12 +100,12 @@ def main(config: CaptionConfig) -> int:
     files = list(find_images(config.paths, closed))
     if not files:
         raise ValueError("there are no pictures in " + ", ".join(map(str, config.paths)))
-    inverter = PromptInverter.from_pretrained(config.checkpoint, dtype=config.dtype, revision=config.revision)
+    inverter = load_inverter(config.checkpoint, dtype=config.dtype, revision=config.revision)
     for start in range(0, len(files), config.batch_size):
         read: list[tuple[Path, Image.Image]] = []
         for file in files[start : start + config.batch_size]:
             try:
-                read.append((file, inverter.preprocess.reduced(read_image(file))))  # large pictures need not all be held
+                read.append((file, inverter.reduced(read_image(file))))  # large pictures need not all be held
             except ImageError as error:
                 unreadable += 1
                 print(f"skipped {_one_line(error)}", file=sys.stderr)
@@ -122,7 +123,7 @@ def _one_line(name: object) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in str(name))
 
 
-def _predict(config: CaptionConfig, inverter: PromptInverter, images: list[Image.Image]) -> list[Prediction]:
+def _predict(config: CaptionConfig, inverter: Inverter, images: list[Image.Image]) -> list[Prediction]:
     if config.sample:
         return inverter.sample(
             images,
@@ -156,7 +157,7 @@ if __name__ == "__main__":
         sys.exit(1 if main(CONFIG) else 0)
     except BrokenPipeError:
         sys.exit(0)
-    except (CheckpointError, OSError, ValueError) as error:
+    except (CheckpointError, MissingExtraError, OSError, ValueError) as error:
         sys.exit(f"caption.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\ncaption.py: stopped")

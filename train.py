@@ -6,10 +6,13 @@ Examples:
     python train.py photos --data PHOTOS --model.encoder-file FILE         captions of photographs, half an hour on a 2-core CPU
     python train.py small --data datasets/mine             one GPU
     accelerate launch train.py base --data datasets/mine   several
-    python train.py base --init microsoft/git-base --data datasets/mine   from GIT's weights
+    python train.py --init microsoft/git-base --data datasets/mine        from GIT's weights, in our network
+    python train.py --network hf-blip --init Salesforce/blip-image-captioning-base --data datasets/mine   BLIP itself; hf-git the same way
+    python train.py --network hf-git                       Hugging Face's GIT from nothing, to compare with
     python train.py mini --resume                          go on with runs/mini after an interruption
 
-Without --data the embedded data set is made first, if it is not there (python generate_data.py).
+Without --data the embedded data set is made first, if it is not there (python generate_data.py). Without the name of a preset it is mini, with --init
+finetune, with --network hf-git or hf-blip mini-git or mini-blip.
 """
 
 from __future__ import annotations
@@ -34,14 +37,14 @@ if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is 
 import tyro
 
 from data.console import begin_command, read_arguments
-from training.config import PRESETS, ConfigError, TrainConfig
+from training.config import PRESETS, ConfigError, TrainConfig, preset_of
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """The configuration that a command line asks for."""
     presets = {name: (preset.__doc__ or name, preset()) for name, preset in PRESETS.items()}
     if list(arguments[:1]) not in ([name] for name in (*presets, "-h", "--help")):
-        arguments = ["mini", *arguments]  # the main job
+        arguments = [preset_of(arguments), *arguments]
     config = tyro.extras.overridable_config_cli(presets, args=arguments, description=__doc__)
     preset = PRESETS[arguments[0]]().model
     if config.model.encoder != preset.encoder and not any(argument.startswith("--model.stage") for argument in arguments):
@@ -65,7 +68,8 @@ from evaluation.baselines import Constant, Nearest, known_pairs
 from evaluation.metrics import SentenceSimilarity, check_libraries, exact_match, token_f1
 from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
 from inference import PromptInverter
-from model import CaptionModel, CheckpointError, EncoderError, NotFiniteError, find_checkpoint
+from model import CheckpointError, EncoderError, NotFiniteError
+from peers import PeerNetwork
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
 from training.data import MEASURED_PROMPTS, Batches, TrainingData
 from training.estimate import estimate
@@ -91,7 +95,8 @@ from training.run_directory import (
 )
 from training.run_state import Progress, RunState, full_disk_is_survived
 from training.running_mean import RunningMean
-from training.starting import build_network
+from training.networks import Network
+from training.starting import build_network, initial_tokenizer
 from training.stopping import StopRequest, resume_command
 from training.tracking import Tracker, word_maps
 
@@ -99,13 +104,13 @@ EMBEDDED_DATA = "datasets/mini"
 ATTENTION_PAIRS = 4
 LOG_EVERY = 10
 
-Validate = Callable[[CaptionModel, PromptTokenizer, Batches, Accelerator, "Tracker | None", int], dict[str, float]]
-Export = Callable[[CaptionModel, PromptTokenizer, Path], None]
+Validate = Callable[[Network, PromptTokenizer, Batches, Accelerator, "Tracker | None", int], dict[str, float]]
+Export = Callable[[Network, PromptTokenizer, Path], None]
 
 
 @torch.no_grad()
 def _validate(
-    model: CaptionModel,
+    model: Network,
     tokenizer: PromptTokenizer,
     batches: Batches,
     accelerator: Accelerator,
@@ -121,11 +126,11 @@ def _validate(
             total += float(model.summed_loss(batch.images, batch.input_ids, batch.labels, batch.pictures))
             if not math.isfinite(total):
                 return {"loss": math.nan}
-            texts = model.search(batch.images, num_beams=1)
+            texts = _until_end(model.generate(batch.images, num_beams=1)[0].tolist(), model.config.eos_token_id)
         count += batch.num_tokens
-        predictions += [tokenizer.decode(found[0].tokens) for found in texts]
+        predictions += [tokenizer.decode(tokens) for tokens in texts]
         if not words:
-            words = [word_maps(model, tokenizer.decode, batch.images[i : i + 1], texts[i][0].tokens) for i in range(min(ATTENTION_PAIRS, len(texts)))]
+            words = [word_maps(model, tokenizer.decode, batch.images[i : i + 1], tokens) for i, tokens in enumerate(texts[:ATTENTION_PAIRS])]
     values = {
         "loss": total / count,
         "token_f1": float(token_f1(pairs.prompts, predictions).mean()),
@@ -140,8 +145,15 @@ def _validate(
     return values
 
 
-def _export(model: CaptionModel, tokenizer: PromptTokenizer, directory: Path) -> None:
-    PromptInverter(model, tokenizer).save_pretrained(directory)
+def _until_end(rows: list[list[int]], end: int) -> list[list[int]]:
+    return [row[: row.index(end)] if end in row else row for row in rows]
+
+
+def _export(model: Network, tokenizer: PromptTokenizer, directory: Path) -> None:
+    if isinstance(model, PeerNetwork):
+        model.save_pretrained(directory)
+    else:
+        PromptInverter(model, tokenizer).save_pretrained(directory)
 
 
 def main(config: TrainConfig) -> None:
@@ -188,7 +200,7 @@ def fit(
     accelerator: Accelerator,
     run: Path,
     data: TrainingData,
-    model: CaptionModel,
+    model: Network,
     tokenizer: PromptTokenizer,
     *,
     validate: Validate = _validate,
@@ -353,26 +365,34 @@ def _prepare_run(config: TrainConfig, run: Path, before: TrainConfig | None) -> 
 def _tokenizer(run: Path, data: TrainingData, config: TrainConfig) -> PromptTokenizer:
     """The run's tokenizer: that of --init, or learnt from the training prompts at the run's beginning."""
     path = run / TOKENIZER_FILE
-    if config.init is not None and not path.exists():
-        PromptTokenizer.load(find_checkpoint(config.init) / TOKENIZER_FILE).save(path)
+    if not path.exists() and (tokenizer := initial_tokenizer(config)) is not None:
+        tokenizer.save(path)
     if not path.exists():
         prompts = list(tqdm(data.prompts(), "reading prompts", unit="prompt", leave=False))
         PromptTokenizer.train(prompts, config.model.vocab_size).save(path)
     return PromptTokenizer.load(path)
 
 
-def _announce(config: TrainConfig, model: CaptionModel, data: TrainingData, run: Path, lengths: PromptLengths, processes: int) -> None:
+def _announce(config: TrainConfig, model: Network, data: TrainingData, run: Path, lengths: PromptLengths, processes: int) -> None:
     """What is about to be done, and what will be missing at the end."""
     positions = model.config.max_text_tokens
-    needs = estimate(
-        model.config,
-        batch_size=config.batch_size,
-        text_tokens=min(round(float(lengths.tokens.mean())), positions),
-        half=config.precision != "fp32",
-        frozen=config.frozen_encoder,
-        average=config.ema_decay > 0,
-    )
-    print(f"{run}: {model.config.encoder.name}, {model.num_image_tokens} image tokens, {needs}")
+    if isinstance(model, PeerNetwork):
+        name = type(model.network).__name__
+        encoder, decoder = (sum(weight.numel() for weight in part.parameters()) / 1e6 for part in (model.encoder, model.decoder))
+        needs = f"{encoder + decoder:.1f} M parameters ({encoder:.1f} M of them in the encoder)"
+    else:
+        name = model.config.encoder.name
+        needs = str(
+            estimate(
+                model.config,
+                batch_size=config.batch_size,
+                text_tokens=min(round(float(lengths.tokens.mean())), positions),
+                half=config.precision != "fp32",
+                frozen=config.frozen_encoder,
+                average=config.ema_decay > 0,
+            )
+        )
+    print(f"{run}: {name}, {model.num_image_tokens} image tokens, {needs}")
     print(f"{data}, {config.max_steps} steps of {config.pairs_per_update(processes)}")
     print(lengths.describe(positions, "" if config.init is not None else "--model.max-text-tokens"))
     try:

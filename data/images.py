@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from data.errors import ImageError
 
 MAX_PIXELS = 100_000_000  # read from the header before anything is decoded
+_ENOUGH = 1024  # pixels of a picture's shorter side: more than any captioner looks at
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".webp", ".jfif", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".apng", ".avifs", ".dib"),
     *(".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
@@ -181,3 +182,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     else:
         white = 255.0 if brightest <= 255 else 65535.0
     return Image.fromarray((grey * (255 / white)).clip(0, 255).astype(np.uint8))
+
+
+def shrunk(image: Image.Image) -> Image.Image:
+    """Of a picture that is twice as large as any captioner looks at, a whole number of pixels averaged to one."""
+    factor = min(image.size) // _ENOUGH
+    return image.reduce(factor) if factor > 1 else image

@@ -68,8 +68,8 @@ class PromptInverter:
             CheckpointError: not a checkpoint, or a broken one; names the file and the remedy.
             ValueError: no such device or type.
         """
-        place = _device(device)
-        kind = _dtype(dtype, place)
+        place = torch_device(device)
+        kind = torch_dtype(dtype, place)
         directory = find_checkpoint(checkpoint, revision)
         model = load_model(directory)
         try:
@@ -161,6 +161,10 @@ class PromptInverter:
             predictions += [self._prediction(rules["prefix"], texts) for texts in found]
         return predictions
 
+    def reduced(self, image: Image.Image) -> Image.Image:
+        """All that the network sees of a picture: what need be kept until its batch comes."""
+        return self.preprocess.reduced(image)
+
     def _batches(self, images: Iterable[Picture], batch_size: int) -> Iterator[Tensor]:
         """(B, 3, H, W) uint8. Of each picture only what the network sees is kept while the next one is read."""
         if isinstance(images, Image.Image | str | Path | bytes) or not isinstance(images, Iterable):
@@ -203,7 +207,7 @@ class PromptInverter:
         (directory / "README.md").write_text(card or _card(self.model), encoding="utf-8")
 
 
-def _device(device: str | torch.device) -> torch.device:
+def torch_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -214,7 +218,7 @@ def _device(device: str | torch.device) -> torch.device:
     return place
 
 
-def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+def torch_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         if device.type == "cpu":
             return torch.float32

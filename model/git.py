@@ -157,7 +157,7 @@ def _config(
             arguments=_timm_arguments(patch, vit_width, depth, vit_heads, side, vit_ffn),
             frames=frames,
         ),
-        preprocessing=_preprocessing(preprocessor, side),
+        preprocessing=read_preprocessing(preprocessor, side),
         vocab_size=vocab_size,
         width=width,
         layers=layers,
@@ -200,7 +200,7 @@ def _timm_arguments(patch: int, width: int, depth: int, heads: int, side: int, f
     return arguments
 
 
-def _preprocessing(preprocessor: Mapping[str, Any], side: int) -> Preprocessing:
+def read_preprocessing(preprocessor: Mapping[str, Any], side: int) -> Preprocessing:
     """CLIP's: the shorter side to `side`, then the middle square; or straight to a square where the file says so."""
     steps = {name: value for name, value in preprocessor.items() if name.startswith("do_")}
     for name, value in steps.items():

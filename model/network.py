@@ -98,6 +98,10 @@ class CaptionModel(nn.Module):
             model.to(dtype)
         return model.eval()
 
+    def with_weights(self, weights: Mapping[str, Tensor]) -> CaptionModel:
+        """Another network of the same shape with these weights, in evaluation mode."""
+        return CaptionModel.from_weights(self.config, weights, "the gathered weights")
+
     @property
     def num_image_tokens(self) -> int:
         return self.encoder.num_image_tokens

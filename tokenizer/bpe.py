@@ -88,19 +88,23 @@ class PromptTokenizer:
         """The text of `ids`; special tokens are left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def to_json(self) -> str:
+        """What `save` writes."""
+        return str(self._tokenizer.to_str(pretty=False))
+
     def __getstate__(self) -> str:
-        return str(self._tokenizer.to_str())
+        return self.to_json()
 
     def __setstate__(self, state: str) -> None:
         self.__init__(Tokenizer.from_str(state))  # type: ignore[misc]  # which sets what the library's own state leaves out
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(str(self._tokenizer.to_str()).encode()).hexdigest()[:16]
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def save(self, path: Path | str) -> None:
         """Write one JSON file, under a temporary name first."""
         temporary = Path(f"{path}.tmp")
-        temporary.write_text(self._tokenizer.to_str(pretty=False), encoding="utf-8")
+        temporary.write_text(self.to_json(), encoding="utf-8")
         os.replace(temporary, path)
 
     @classmethod

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections import ChainMap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from data.files import write_text
 from data.store.columns import Measure
 
 OptimizerName = Literal["adamw", "muon"]
+NetworkName = Literal["reprompt", "hf-blip", "hf-git"]
+PEER_KINDS: dict[str, Literal["blip", "git"]] = {"hf-blip": "blip", "hf-git": "git"}
 
 
 class ConfigError(ValueError):
@@ -92,9 +95,12 @@ class TrainConfig:
     fit_measure: Measure = "likelihood"
     """Which of score.py's measures --min-fit, --weigh and --curriculum go by."""
     out: Path | None = None
+    network: NetworkName = "reprompt"
+    """What is trained: our own network, or BLIP or GIT as Hugging Face's transformers has them, through the same loop; saved as their
+    `save_pretrained` saves them. From scratch they have the sizes of --model, whose encoder must be a vision transformer, and our tokenizer."""
     init: str | None = None
     """Begin with this checkpoint, its network and its tokenizer, instead of from scratch: a model directory of ours, or a GIT of
-    Hugging Face (directory or Hub id). --model is then not used."""
+    Hugging Face (directory or Hub id); with --network hf-blip or hf-git one of transformers, with its preprocessing. --model is then not used."""
     model: NetworkConfig = field(default_factory=NetworkConfig)
     max_steps: int = 1000
     """Optimizer updates."""
@@ -175,6 +181,14 @@ class TrainConfig:
         if self.reuse_features and (self.frozen_encoder < 1 or self.augment):
             raise ConfigError("reuse_features needs an encoder that makes the same of an image every time: add --frozen-encoder 1 --no-augment")
 
+        if self.network in PEER_KINDS and self.reuse_features:
+            raise ConfigError(f"{self.network} takes pictures, not features computed before; add --no-reuse-features")
+        if self.network in PEER_KINDS and self.init is None and (self.model.pretrained_encoder or self.model.encoder_file is not None):
+            raise ConfigError(
+                f"{self.network} has an encoder of its own, into which timm's weights do not go: begin with --init, or from nothing with "
+                "--model.no-pretrained-encoder --encoder-rate 1"
+            )
+
     @property
     def chooses_by_fit(self) -> bool:
         return self.min_fit is not None or self.weigh or self.curriculum
@@ -246,50 +260,91 @@ def photos() -> TrainConfig:
     return _preset("photos")
 
 
-PRESETS = {"mini": mini, "photos": photos, "small": small, "base": base}
+def mini_git() -> TrainConfig:
+    """Hugging Face's GIT from nothing on the embedded world, as many parameters as `mini`."""
+    return _preset("mini-git")
+
+
+def mini_blip() -> TrainConfig:
+    """Hugging Face's BLIP from nothing on the embedded world, as many parameters as `mini`."""
+    return _preset("mini-blip")
+
+
+def finetune() -> TrainConfig:
+    """A published network (--init) on your pairs."""
+    return _preset("finetune")
+
+
+PRESETS = {"mini": mini, "mini-git": mini_git, "mini-blip": mini_blip, "photos": photos, "finetune": finetune, "small": small, "base": base}
 # fmt: off
 _ENCODERS = {
-    "":       ("encoder",                   "pretrained_encoder", "stage", "image_size"),
-    "mini":   ("resnet18",                  False,                2,       64),
-    "photos": ("tf_efficientnet_lite2",     True,                 None,    260),
-    "small":  ("vit_small_patch16_224",     True,                 None,    224),
-    "base":   ("vit_base_patch16_clip_224", True,                 None,    224),
+    "":          ("encoder",                   "pretrained_encoder", "stage", "image_size"),
+    "mini":      ("resnet18",                  False,                2,       64),
+    "mini-git":  ("vit_tiny_patch16_224",      False,                None,    64),
+    "mini-blip": ("vit_tiny_patch16_224",      False,                None,    64),
+    "photos":    ("tf_efficientnet_lite2",     True,                 None,    260),
+    "finetune":  ("vit_base_patch16_clip_224", False,                None,    224),
+    "small":     ("vit_small_patch16_224",     True,                 None,    224),
+    "base":      ("vit_base_patch16_clip_224", True,                 None,    224),
 }
 _DECODERS = {
-    "":       ("width", "layers", "heads", "ffn_width", "dropout", "vocab_size"),
-    "mini":   (192,     4,        4,       768,         0.0,       2048),
-    "photos": (384,     2,        6,       1536,        0.2,       4096),
-    "small":  (384,     6,        6,       1536,        0.1,       8192),
-    "base":   (768,     6,        12,      3072,        0.1,       30_000),
+    "":          ("width", "layers", "heads", "ffn_width", "dropout", "vocab_size"),
+    "mini":      (192,     4,        4,       768,         0.0,       2048),
+    "mini-git":  (160,     4,        5,       640,         0.0,       2048),
+    "mini-blip": (160,     3,        5,       640,         0.0,       2048),
+    "photos":    (384,     2,        6,       1536,        0.2,       4096),
+    "finetune":  (768,     6,        12,      3072,        0.1,       30_000),
+    "small":     (384,     6,        6,       1536,        0.1,       8192),
+    "base":      (768,     6,        12,      3072,        0.1,       30_000),
 }
 _RUNS = {
-    "":       ("data",            "max_steps", "batch_size", "frozen_encoder", "reuse_features", "augment", "ema_decay"),
-    "mini":   ("datasets/mini",   1400,        32,           0.0,              False,            False,     0.0),
-    "photos": ("datasets/photos", 3000,        80,           1.0,              True,             False,     0.0),
-    "small":  ("datasets/small",  20_000,      128,          0.0,              False,            True,      0.0),
-    "base":   ("datasets/base",   200_000,     64,           0.0,              False,            True,      0.9998),
+    "":          ("network",  "data",            "max_steps", "batch_size", "frozen_encoder", "reuse_features", "augment", "ema_decay"),
+    "mini":      ("reprompt", "datasets/mini",   1400,        32,           0.0,              False,            False,     0.0),
+    "mini-git":  ("hf-git",   "datasets/mini",   1400,        32,           0.0,              False,            False,     0.0),
+    "mini-blip": ("hf-blip",  "datasets/mini",   1400,        32,           0.0,              False,            False,     0.0),
+    "photos":    ("reprompt", "datasets/photos", 3000,        80,           1.0,              True,             False,     0.0),
+    "finetune":  ("reprompt", "datasets/mini",   3000,        32,           0.0,              False,            False,     0.0),
+    "small":     ("reprompt", "datasets/small",  20_000,      128,          0.0,              False,            True,      0.0),
+    "base":      ("reprompt", "datasets/base",   200_000,     64,           0.0,              False,            True,      0.9998),
 }
 _OPTIMIZERS = {
-    "":       ("optimizer", "learning_rate", "encoder_rate", "warmup_steps"),
-    "mini":   ("muon",      2e-3,            1.0,            100),
-    "photos": ("adamw",     5e-4,            1.0,            100),
-    "small":  ("adamw",     5e-4,            0.2,            1000),
-    "base":   ("adamw",     2.5e-4,          0.2,            5000),
+    "":          ("optimizer", "learning_rate", "encoder_rate", "warmup_steps"),
+    "mini":      ("muon",      2e-3,            1.0,            100),
+    "mini-git":  ("muon",      2e-3,            1.0,            100),
+    "mini-blip": ("muon",      2e-3,            1.0,            100),
+    "photos":    ("adamw",     5e-4,            1.0,            100),
+    "finetune":  ("adamw",     5e-5,            0.2,            200),
+    "small":     ("adamw",     5e-4,            0.2,            1000),
+    "base":      ("adamw",     2.5e-4,          0.2,            5000),
 }
 _INTERVALS = {
-    "":       ("evaluate_every", "save_every", "workers"),
-    "mini":   (700,              350,          1),
-    "photos": (750,              250,          1),
-    "small":  (1000,             250,          6),
-    "base":   (2000,             1000,         6),
+    "":          ("evaluate_every", "save_every", "workers"),
+    "mini":      (700,              350,          1),
+    "mini-git":  (700,              350,          1),
+    "mini-blip": (700,              350,          1),
+    "photos":    (750,              250,          1),
+    "finetune":  (500,              250,          1),
+    "small":     (1000,             250,          6),
+    "base":      (2000,             1000,         6),
 }
 # fmt: on
+_MINI_VIT = ("patch_size=8", "embed_dim=160", "depth=4", "num_heads=5")
 
 
 def _preset(name: str) -> TrainConfig:
     encoder, decoder, *run = (_row(table, name) for table in (_ENCODERS, _DECODERS, _RUNS, _OPTIMIZERS, _INTERVALS))
-    return TrainConfig(name=name, model=NetworkConfig(**encoder, **decoder), **dict(ChainMap(*run)))
+    arguments = _MINI_VIT if encoder["encoder"] == "vit_tiny_patch16_224" else ()
+    return TrainConfig(name=name, model=NetworkConfig(encoder_arguments=arguments, **encoder, **decoder), **dict(ChainMap(*run)))
 
 
 def _row(table: dict[str, tuple[Any, ...]], name: str) -> dict[str, Any]:
     return dict(zip(table[""], table[name], strict=True))
+
+
+def preset_of(arguments: Sequence[str]) -> str:
+    """The preset of a command line that names none."""
+    if any(argument.split("=")[0] == "--init" for argument in arguments):
+        return "finetune"
+    words = [word for argument in arguments for word in argument.split("=")]
+    network = words[words.index("--network") + 1 :][:1] if "--network" in words else []
+    return {"hf-git": "mini-git", "hf-blip": "mini-blip"}.get("".join(network), "mini")

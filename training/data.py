@@ -29,10 +29,11 @@ from data.sources.streams import CarvedShards, Shards, open_stream
 from data.splits import Split
 from data.store.columns import FIT_COLUMNS, chance_column
 from data.store.pairs import PairDataset
-from model import IGNORED_LABEL, CaptionModel
+from model import IGNORED_LABEL
 from tokenizer import PromptTokenizer
 from training.config import TrainConfig
 from training.features import FeatureExamples, compute_features
+from training.networks import Network
 from training.processes import Gathered
 from training.run_directory import FEATURES
 from training.validation import ValidationPairs
@@ -120,14 +121,17 @@ class TrainingData:
 class Batches:
     """The training batches of one process, without end. A stream's place is a state of its own; of numbered pairs the step says it."""
 
-    def __init__(self, data: TrainingData, model: CaptionModel, tokenizer: PromptTokenizer, run: Path, accelerator: Accelerator) -> None:
+    def __init__(self, data: TrainingData, model: Network, tokenizer: PromptTokenizer, run: Path, accelerator: Accelerator) -> None:
         self.config = config = data.config
         self.accelerator = accelerator
         preprocess = model.config.preprocessing
-        text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
+        # of the network: BLIP begins its texts with a token that its tokenizer does not know
+        begin_id, end_id, pad_id = model.config.bos_token_id, model.config.eos_token_id, model.config.pad_token_id
+        text = TextFormat(tokenizer.encode, begin_id, end_id, pad_id, model.config.max_text_tokens)
         augment = RandomCrop(preprocess.size, preprocess.interpolation) if config.augment else None
-        self.collate = Collate(tokenizer.pad_id, IGNORED_LABEL)
-        self.encoder, self.run = model.encoder, run
+        self.collate = Collate(pad_id, IGNORED_LABEL)
+        self.encoder: Any = model.encoder  # ours alone where features are reused
+        self.run = run
         self.picture, self.text = preprocess, text
         self.validation = ValidationPairs.read(data.validation, preprocess, text, count=VALIDATION_PAIRS, shown=PANEL_PAIRS)
         self.normalise: Callable[[Tensor], Tensor] = _as_they_are if config.reuse_features else preprocess.normalise

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from data.loading.examples import Batch
 from model import CaptionModel
+from training.networks import Network
 
 
 class CaptionLoss(nn.Module):
@@ -15,13 +16,15 @@ class CaptionLoss(nn.Module):
     With `from_features` the images come as what the encoder's timm model made of them, computed beforehand.
     """
 
-    def __init__(self, model: CaptionModel, *, from_features: bool = False) -> None:
+    def __init__(self, model: Network, *, from_features: bool = False) -> None:
         super().__init__()
+        if from_features and not isinstance(model, CaptionModel):
+            raise TypeError("a network of transformers takes pictures, not features")
         self.model = model
         self.from_features = from_features
 
     def forward(self, images: Tensor, input_ids: Tensor, labels: Tensor, pictures: Tensor | None = None) -> Tensor:
-        if self.from_features:
+        if self.from_features and isinstance(self.model, CaptionModel):
             return self.model.summed_loss_on(self.model.encoder.project(images), input_ids, labels, pictures)
         return self.model.summed_loss(images, input_ids, labels, pictures)
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
-from model import CaptionModel
 from model.decoder import Block
 from training.config import ConfigError
+from training.networks import Network
 from training.run_state import Stateful
 
 _MIXED_PRECISION = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
@@ -38,14 +38,14 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return bool(accelerator.distributed_type == DistributedType.FSDP)
 
 
-def whole_network(model: CaptionModel, accelerator: Accelerator) -> CaptionModel | None:
+def whole_network(model: Network, accelerator: Accelerator) -> Network | None:
     """The network to evaluate and export, on the main process; None on others, all of which must call this."""
     if not is_sharded(accelerator):
         return model if accelerator.is_main_process else None
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if not accelerator.is_main_process:
         return None
-    return CaptionModel.from_weights(model.config, cast(dict[str, Tensor], weights), "the gathered weights").to(accelerator.device)
+    return model.with_weights(cast(dict[str, Tensor], weights)).to(accelerator.device)
 
 
 def agree(value: bool) -> bool:

@@ -7,22 +7,42 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from model import CaptionModel, EncoderConfig, EncoderError, ModelConfig, Preprocessing, find_checkpoint, load_model, pretrained_preprocessing
-from tokenizer import PromptTokenizer
-from training.config import ConfigError, NetworkConfig, TrainConfig
+from model.encoder import ImageEncoder
+from peers import PeerConfig, PeerNetwork, Shape, build_peer, load_peer, peer_tokenizer
+from tokenizer import TOKENIZER_FILE, PromptTokenizer
+from training.config import PEER_KINDS, ConfigError, NetworkConfig, TrainConfig
 from training.lengths import LONGEST
+from training.networks import Network
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def build_network(config: TrainConfig, tokenizer: PromptTokenizer, *, text_tokens: int, pretrained: bool) -> CaptionModel:
+def initial_tokenizer(config: TrainConfig) -> PromptTokenizer | None:
+    """That of `config.init`; none from scratch."""
+    if config.init is None:
+        return None
+    if config.network in PEER_KINDS:
+        return peer_tokenizer(config.init)
+    return PromptTokenizer.load(find_checkpoint(config.init) / TOKENIZER_FILE)
+
+
+def build_network(config: TrainConfig, tokenizer: PromptTokenizer, *, text_tokens: int, pretrained: bool) -> Network:
     """From scratch, around one of timm's pretrained encoders (unless its weights will be replaced anyway: `pretrained`), or from a checkpoint;
     with the frozen part of the encoder frozen.
 
     Args:
-        text_tokens: how many a network from scratch reads where `config` does not say.
+        text_tokens: how many a network from scratch, or one of transformers, reads where `config` does not say.
     """
+    if config.network in PEER_KINDS:
+        peer = _build_peer(config, tokenizer, text_tokens)
+        if config.frozen_encoder:
+            peer.freeze_encoder(config.frozen_encoder)
+        if config.gradient_checkpointing:
+            peer.enable_gradient_checkpointing()
+        return peer
     if config.init is not None:
         model = load_model(find_checkpoint(config.init)).float()
         model.config = dataclasses.replace(model.config, label_smoothing=config.label_smoothing)
@@ -40,6 +60,46 @@ def build_network(config: TrainConfig, tokenizer: PromptTokenizer, *, text_token
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     return model.to(memory_format=torch.channels_last)  # convolutions are quicker so
+
+
+def _build_peer(config: TrainConfig, tokenizer: PromptTokenizer, text_tokens: int) -> PeerNetwork:
+    kind, network = PEER_KINDS[config.network], config.model
+    limits: dict[str, Any] = {"max_text_tokens": network.max_text_tokens or text_tokens, "label_smoothing": config.label_smoothing}
+    if config.init is not None:
+        loaded, processor = load_peer(kind, config.init)
+        peer = PeerNetwork(PeerConfig.of(loaded.float(), processor, **limits), loaded, processor)
+        if tokenizer.vocab_size > peer.config.vocab_size:
+            raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} tokens, the network {peer.config.vocab_size}; they belong to different models")
+        return peer
+    try:
+        preprocessing = _preprocessing(network)
+        return build_peer(kind, _vision_transformer(network, preprocessing), preprocessing, tokenizer, **limits)
+    except EncoderError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"--model: {error}") from error
+
+
+def _vision_transformer(network: NetworkConfig, preprocessing: Preprocessing) -> Shape:
+    """The sizes of a plain vision transformer of timm's, so that one --model.encoder means as large an encoder in every network."""
+    name = network.encoder
+    with torch.device("meta"):
+        vit = ImageEncoder(EncoderConfig(name=name, stage=network.stage, arguments=network.timm_arguments), preprocessing, network.width).backbone
+    if not isinstance(vit, VisionTransformer) or vit.num_prefix_tokens != 1:
+        raise ConfigError(f"--network: BLIP and GIT look with a plain vision transformer; {name} is none: give --model.encoder vit_tiny_patch16_224 say")
+    block: Any = vit.blocks[0]
+    return Shape(
+        patch_size=vit.patch_embed.patch_size[0],
+        encoder_width=vit.embed_dim,
+        encoder_layers=len(vit.blocks),
+        encoder_heads=block.attn.num_heads,
+        encoder_ffn_width=block.mlp.fc1.out_features,
+        width=network.width,
+        layers=network.layers,
+        heads=network.heads,
+        ffn_width=network.ffn_width,
+        dropout=network.dropout,
+    )
 
 
 def model_config(network: NetworkConfig, tokenizer: PromptTokenizer, *, label_smoothing: float = 0.1) -> ModelConfig:

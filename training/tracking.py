@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from diffusion.contact_sheet import contact_sheet
-from model import CaptionModel
 from training.config import TrainConfig
+from training.networks import Network
 
 _CELL = 160
 _WORDS = 6
@@ -89,7 +89,7 @@ def attention_panel(images: Sequence[Image.Image], words: Sequence[Sequence[tupl
     return sheet
 
 
-def word_maps(model: CaptionModel, decode: Callable[[Sequence[int]], str], pixel_values: Tensor, tokens: Sequence[int]) -> list[tuple[str, Tensor]]:
+def word_maps(model: Network, decode: Callable[[Sequence[int]], str], pixel_values: Tensor, tokens: Sequence[int]) -> list[tuple[str, Tensor]]:
     """Some words of a predicted text, with where in the picture, (1, 3, H, W), the network looks as it writes them: (rows, columns)."""
     tokens = [token for token in tokens if token != model.config.eos_token_id]
     text = torch.tensor([[model.config.bos_token_id, *tokens[:-1]]], device=pixel_values.device)  # a position looks for the token after it

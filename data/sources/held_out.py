@@ -9,10 +9,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.errors import ImageError, PairError
+from data.images import shrunk
 from data.sources.chosen import PairSource, spread
 from data.store.pairs import Pair
-
-_ENOUGH = 1024  # pixels of a picture's shorter side: more than any captioner looks at
 
 
 def spread_pairs(source: PairSource) -> Iterator[tuple[int, Pair | None]]:
@@ -69,9 +68,4 @@ class HeldOutPairs:
 
     def images(self, first: int, count: int) -> list[Image.Image]:
         """Pictures by their place. Of one that is twice as large as anybody needs, a whole number of pixels is averaged to one."""
-        return [_reduced(self.source.image(number)) for number in self.numbers[first : first + count]]
-
-
-def _reduced(image: Image.Image) -> Image.Image:
-    factor = min(image.size) // _ENOUGH
-    return image.reduce(factor) if factor > 1 else image
+        return [shrunk(self.source.image(number)) for number in self.numbers[first : first + count]]

@@ -1,0 +1,38 @@
+"""Any captioner from its directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from inference import DEFAULT_CHECKPOINT
+from inference.inverter import PromptInverter, torch_device, torch_dtype
+from inference.peer import PeerInverter
+from model import find_checkpoint
+from peers import PeerCaptioner, is_peer, peer_kind
+
+Inverter: TypeAlias = PromptInverter | PeerInverter
+
+
+def load_inverter(
+    checkpoint: str | Path = DEFAULT_CHECKPOINT,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+) -> Inverter:
+    """What `PromptInverter.from_pretrained` loads, or one of Hugging Face's BLIP.
+
+    Raises:
+        As `PromptInverter.from_pretrained`; MissingExtraError: BLIP without transformers.
+    """
+    directory = find_checkpoint(checkpoint, revision)
+    if not is_peer(directory):
+        return PromptInverter.from_pretrained(directory, device=device, dtype=dtype)
+    place = torch_device(device)
+    kind = torch_dtype(dtype, place)
+    captioner = PeerCaptioner.load(peer_kind(str(directory)), str(directory), place)  # type: ignore[arg-type]
+    captioner.network.to(kind)
+    return PeerInverter(captioner)

@@ -1,0 +1,75 @@
+"""Texts of pictures by a network of transformers, as its documentation has it: processor, generate, batch_decode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from peers.files import Kind, load_peer
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text with the log-probability of all its tokens, and their mean; natural log, the end token counted."""
+
+    text: str
+    log_prob: float
+    score: float
+
+
+class PeerCaptioner:
+    """BLIP, BLIP-2 or GIT with its processor."""
+
+    def __init__(self, network: Any, processor: Any, device: torch.device | str = "cpu") -> None:
+        self.network = network.eval().to(device)
+        self.processor = processor
+        self.device = torch.device(device)
+
+    @classmethod
+    def load(cls, kind: Kind, source: str, device: torch.device | str = "cpu") -> PeerCaptioner:
+        """
+        Raises:
+            CheckpointError, MissingExtraError: as `peers.files.load_peer`.
+        """
+        return cls(*load_peer(kind, source), device)
+
+    @torch.inference_mode()
+    def write(self, images: Sequence[Image.Image], **arguments: Any) -> list[list[Written]]:
+        """For each image its texts, best first.
+
+        Args:
+            arguments: of transformers' `generate`: num_beams, num_return_sequences, max_new_tokens, length_penalty and so on.
+        """
+        pixel_values = self.processor(images=list(images), return_tensors="pt").pixel_values.to(self.device, self.network.dtype)
+        sequences, log_probs, lengths = generate(self.network, pixel_values, **arguments)
+        texts = [text.strip() for text in self.processor.batch_decode(sequences, skip_special_tokens=True)]
+        each = len(texts) // len(images)
+        sums = zip(texts, log_probs.tolist(), lengths.tolist(), strict=True)
+        written = [Written(text, log_prob, log_prob / length) for text, log_prob, length in sums]
+        return [written[first : first + each] for first in range(0, len(written), each)]
+
+
+def generate(network: Any, pixel_values: Tensor, **arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """`network.generate`: its tokens, (N, L), and the summed log-probability and number of each text's own, (N,)."""
+    found = network.generate(pixel_values=pixel_values, return_dict_in_generate=True, output_scores=True, **arguments)
+    # BLIP generates by its text decoder, which alone knows how
+    writer = getattr(network, "text_decoder", None) or getattr(network, "language_model", None) or network
+    beams = getattr(found, "beam_indices", None)
+    each = writer.compute_transition_scores(found.sequences, found.scores, beams, normalize_logits=beams is None)
+    written = found.sequences[:, -each.shape[1] :]
+    counts = _written(written, writer)
+    each = torch.where(counts, each, 0.0)
+    return found.sequences, each.sum(1), counts.sum(1).clamp(min=1)
+
+
+def _written(tokens: Tensor, writer: Any) -> Tensor:
+    """Which of the tokens, (N, L), belong to their texts: all up to the end token."""
+    config = writer.config
+    ends = getattr(config, "sep_token_id", None) or config.eos_token_id
+    is_end = torch.isin(tokens, torch.tensor(ends, device=tokens.device).reshape(-1))
+    return is_end.cumsum(1) - is_end.long() == 0
