@@ -1,17 +1,22 @@
 """Measure a checkpoint on held-out pairs beside other captioners: the same images, the same metrics, 95 % intervals.
 
 Examples:
-    python evaluate.py --data datasets/mini                                     the model in the box
+    python evaluate.py --baseline nearest constant mini-blip mini-git           the model in the box, on the pictures in the box
     python evaluate.py --checkpoint runs/mini/model --data datasets/mini --baseline nearest constant
     python evaluate.py --data datasets/mini --baseline blip git=downloads/git-base-coco --json out.json --report reports/all
+    accelerate launch evaluate.py --data datasets/mine --limit 100000 --report reports/mine
+
+A baseline that cannot be loaded, or fails, costs its own column; the others go on, and then the exit code is 1. With --report a comparison that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,24 +26,32 @@ if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is 
 from data.console import begin_command, check_finite, check_least, read_command_line
 from inference import DEFAULT_CHECKPOINT
 
+DEFAULT_DATA = DEFAULT_CHECKPOINT.with_name("mini-benchmark")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What to measure, on what, beside what."""
 
-    data: str
-    """A data set directory made by generate_data.py, or what else train.py takes: tars, an image folder, a data set of the Hub."""
+    data: str = str(DEFAULT_DATA)
+    """A data set directory made by generate_data.py, or what else train.py takes: tars, an image folder, a data set of the Hub. By default 500
+    pictures of the embedded world, of scenes that no network in the box was trained on."""
+    prompt_column: str | None = None
+    """The column or key that holds the prompt, where it is not prompt, text or caption."""
+    image_column: str | None = None
+    """The column of images in a Hub data set, where there are several."""
     checkpoint: str = str(DEFAULT_CHECKPOINT)
-    """A checkpoint directory or Hub id; the model in the box by default."""
+    """A checkpoint directory or Hub id, ours or a BLIP or GIT of Hugging Face; the model in the box by default."""
     revision: str | None = None
     """Of a Hub id: a branch, a tag or a commit."""
     baseline: tuple[str, ...] = ()
-    """Any of: constant, nearest, blip, git; blip=DIR and git=DIR take a downloaded directory or another Hub id."""
+    """Any of: constant (one training prompt for all), nearest (the prompt of the training picture most alike, by pixels, or by an encoder
+    nearest=TIMM_NAME_OR_DIR), blip, blip-large, git, git-large, blip2 (from the Hub, or blip=DIR_OR_ID), mini-blip and mini-git (in the box)."""
     split: Literal["train", "val", "test"] = "test"
     partial: bool = False
     """Measure on what is there of a data set directory that is not finished."""
     limit: int = 1000
-    """Pairs to measure on, at most."""
+    """Pictures to measure on, at most."""
     num_beams: int = 4
     """Hypotheses that each captioner keeps while searching."""
     length_penalty: float = 1.0
@@ -47,10 +60,12 @@ class EvaluateConfig:
     """Tokens that BLIP and GIT write at most."""
     batch_size: int = 32
     """Pictures that go through a network together."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of all networks: auto is float32 on a CPU, bfloat16 on a GPU."""
     json: Path | None = None
     """Write every figure to this file."""
     report: Path | None = None
-    """Write a Markdown table, all predictions and a contact sheet into this directory."""
+    """Write a report into this directory: tables, every figure as JSON, all predictions with their scores. What is captioned is kept there."""
 
     def __post_init__(self) -> None:
         check_least(1, limit=self.limit, num_beams=self.num_beams, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
@@ -60,25 +75,29 @@ class EvaluateConfig:
 if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
     CONFIG = read_command_line(EvaluateConfig, __doc__)
 
-from PIL import Image
-from tqdm import tqdm
-
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
-from data.files import check_writable, write_json
-from data.sources.held_out import HeldOutPairs
+from data.files import check_writable
+from data.sources.held_out import HeldOutPictures
 from data.sources.opening import open_splits
-from evaluation.baselines import BaselineError, build_baseline, known_pairs
-from evaluation.metrics import SentenceSimilarity, check_libraries
-from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
-from inference import PromptInverter
+from diffusion.contact_sheet import contact_sheet
+from diffusion.mini.world import read_slots
+from evaluation.baselines import Known, build_baseline, check_names
+from evaluation.captioners import CaptionerError
+from evaluation.inverting import InverterCaptioner
+from evaluation.meaning import SentenceSimilarity
+from evaluation.measuring import check_libraries, measure
+from evaluation.processes import Processes
+from evaluation.provenance import provenance
+from evaluation.report import markdown
+from inference import load_inverter
 from model import CheckpointError
 
 
-def main(config: EvaluateConfig) -> None:
-    splits = open_splits(config.data, partial=config.partial)
+def main(config: EvaluateConfig) -> int:
+    """Returns how many captioners failed."""
+    check_names(config.baseline)
+    splits = open_splits(config.data, image_name=config.image_column, prompt_name=config.prompt_column, partial=config.partial)
     source = splits[config.split]
-    if config.split in splits.missing:
-        print(splits, file=sys.stderr)
     for option, path in (("--json", config.json), ("--report", config.report and config.report / "report.md")):
         if path is not None:
             try:
@@ -86,52 +105,63 @@ def main(config: EvaluateConfig) -> None:
             except OSError as error:
                 raise OSError(f"{option} {path} cannot be written: {error}") from error
     check_libraries()
-    similarity = SentenceSimilarity.if_there(lambda said: print(said, file=sys.stderr))
-    inverter = PromptInverter.from_pretrained(config.checkpoint, revision=config.revision)
+    processes = Processes.here() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Processes()
+    first = processes.index == 0
 
-    def reprompt(some: Sequence[Image.Image]) -> list[str]:
-        found = inverter.predict(some, num_beams=config.num_beams, length_penalty=config.length_penalty, batch_size=config.batch_size)
-        return [prediction.prompt for prediction in found]
+    def tell(said: str) -> None:
+        if first:
+            print(said, file=sys.stderr)
 
-    captioners = {"reprompt": reprompt}
+    if config.split in splits.missing:
+        tell(str(splits))
+    similarity = SentenceSimilarity.if_there(tell) if first else None
+    inverter = load_inverter(config.checkpoint, dtype=config.dtype, revision=config.revision)
+    search = {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
+    captioners = {"reprompt": lambda: InverterCaptioner(inverter, config.checkpoint, **search)}
     for spec in config.baseline:
-        if spec in captioners:
-            raise ValueError(f"--baseline {spec} is named twice")
         captioners[spec] = build_baseline(
             spec,
-            training_pairs=lambda: known_pairs(splits["train"]),
+            known=Known(lambda: splits["train"]),
             num_beams=config.num_beams,
             max_new_tokens=config.max_new_tokens,
-            device=inverter.model.device,
-        ).caption
-    pairs = HeldOutPairs.of(source, config.limit)
-    if pairs.unread:
-        print(f"{pairs.unread} of {len(source)} pairs could not be read and are left out", file=sys.stderr)
-    if not len(pairs):
-        raise ShardError(f"no pair of {config.data} ({config.split}) can be read")
-    if config.split == "train" and "nearest" in captioners:
-        print("nearest finds each picture of --split train among what it knows, and so looks its own prompt up", file=sys.stderr)
-    results: list[Result] = []
-    for name, caption in captioners.items():
-        with tqdm(total=len(pairs), desc=name, unit="image") as bar:
-            texts, rate = timed_captions(caption, pairs, batch_size=config.batch_size, progress=bar.update)
-        results.append(score(name, pairs, texts, rate, similarity=similarity))
-    print(f"\n{len(pairs)} pairs of {config.data} ({config.split}), 95 % bootstrap intervals\n\n{markdown_table(results)}")
-    if config.json is not None:
-        about = {"checkpoint": config.checkpoint, "data": config.data, "split": config.split, "pairs": len(pairs)}
-        search = {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
-        write_json(config.json, as_json(results, **about, **search))
-    if config.report is not None:
-        heading = f"# {config.checkpoint}\n\n{len(pairs)} pairs of {config.data} ({config.split}); 95 % bootstrap intervals."
-        write_report(config.report, results, pairs, heading=heading)
-        print(f"\nreport: {config.report / 'report.md'}, {config.report / 'samples.png'}, {config.report / 'predictions.jsonl'}")
+            device=inverter.device,
+            dtype=inverter.model.dtype,
+        )
+    pictures = HeldOutPictures.of(source, config.limit)
+    if pictures.unread:
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in pictures.unread.most_common())
+        tell(f"{pictures.unread.total()} of {len(source)} pairs could not be read and are left out: {kinds}")
+    if not len(pictures):
+        raise ShardError(f"none of the {len(source)} pairs of {config.data} ({config.split}) can be read")
+    if config.split == "train" and any(spec.startswith("nearest") for spec in config.baseline):
+        tell("nearest finds each picture of --split train among what it knows, and so looks its own prompt up")
+    what = f"{len(pictures)} pictures of {config.data} ({config.split}) in {len(set(pictures.groups))} groups of prompts"
+    settings = {**search, "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "limit": config.limit, "bootstrap_seed": 0}
+    comparison = measure(
+        captioners,
+        pictures,
+        about=provenance(pictures, data=config.data, split=config.split, splits=str(splits), settings=settings),
+        heading=f"# {config.checkpoint}\n\n{what}; 95 % intervals.",
+        read_slots=read_slots,
+        contact_sheet=partial(contact_sheet, columns=8, cell=192, lines=7),
+        similarity=similarity,
+        batch_size=config.batch_size,
+        report=config.report,
+        json=config.json,
+        processes=processes,
+    )
+    if first:
+        print(f"\n{what}, 95 % intervals\n\n{markdown(comparison)}")
+        if config.report is not None:
+            print("\nreport: " + ", ".join(str(config.report / name) for name in ("report.md", "results.json", "predictions.jsonl", "samples.png")))
+    return len(comparison.failed)
 
 
 if __name__ == "__main__":
     begin_command()
     try:
-        main(CONFIG)
-    except (BaselineError, CheckpointError, ImageError, MissingExtraError, OSError, PairError, ShardError, ValueError) as error:
+        sys.exit(1 if main(CONFIG) else 0)
+    except (CaptionerError, CheckpointError, ImageError, MissingExtraError, OSError, PairError, ShardError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nevaluate.py: stopped; nothing was written")
+        sys.exit("\nevaluate.py: stopped; with --report the same command goes on")

@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,19 @@ from tqdm import tqdm
 
 from data.embeddings import sentence_model_at_hand
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
-from data.files import read_json, write_json
+from data.files import read_json
 from data.loading.examples import Batch
 from data.store.directory import DATASET_FILE, is_finished
-from evaluation.baselines import Constant, Nearest, known_pairs
-from evaluation.metrics import SentenceSimilarity, check_libraries, exact_match, token_f1
-from evaluation.report import Result, as_json, markdown_table, score, timed_captions, write_report
-from inference import PromptInverter
+from diffusion.contact_sheet import contact_sheet
+from diffusion.mini.world import read_slots
+from evaluation.baselines import Known, build_baseline
+from evaluation.inverting import InverterCaptioner
+from evaluation.meaning import SentenceSimilarity
+from evaluation.measuring import check_libraries, measure
+from evaluation.overlap import exact_match, token_f1
+from evaluation.provenance import provenance
+from evaluation.report import markdown
+from inference import PromptInverter, load_inverter
 from model import CheckpointError, EncoderError, NotFiniteError
 from peers import PeerNetwork
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
@@ -76,6 +83,7 @@ from training.estimate import estimate
 from training.health import NormStatistics, TrainingError, check_skipped, check_update, skipped_kinds
 from training.lengths import PromptLengths
 from training.meter import Meter
+from training.networks import Network
 from training.objective import CaptionLoss, any_sizes
 from training.optimizer import build_optimizer, warmup_cosine
 from training.processes import agree, follow_shards, is_sharded, start_accelerator, whole_network
@@ -95,7 +103,6 @@ from training.run_directory import (
 )
 from training.run_state import Progress, RunState, full_disk_is_survived
 from training.running_mean import RunningMean
-from training.networks import Network
 from training.starting import build_network, initial_tokenizer
 from training.stopping import StopRequest, resume_command
 from training.tracking import Tracker, word_maps
@@ -131,10 +138,11 @@ def _validate(
         predictions += [tokenizer.decode(tokens) for tokens in texts]
         if not words:
             words = [word_maps(model, tokenizer.decode, batch.images[i : i + 1], tokens) for i, tokens in enumerate(texts[:ATTENTION_PAIRS])]
+    references = [[prompt] for prompt in pairs.prompts]
     values = {
         "loss": total / count,
-        "token_f1": float(token_f1(pairs.prompts, predictions).mean()),
-        "exact_match": float(exact_match(pairs.prompts, predictions).mean()),
+        "token_f1": float(token_f1(references, predictions).mean()),
+        "exact_match": float(exact_match(references, predictions).mean()),
     }
     if tracker is not None:
         shown = len(pairs.thumbnails)
@@ -432,27 +440,30 @@ def _conclude(config: TrainConfig, run: Path, data: TrainingData, progress: Prog
 
 def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, float]:
     """Compare the best weights with the training-free baselines on the test split; what came of ours."""
-    pairs = data.test(config.final_pairs)
-    if pairs.unread:
-        print(f"{pairs.unread} test pairs could not be read and are left out")
-    inverter = PromptInverter.from_pretrained(run / MODEL)
-    nearest = Nearest(known_pairs(data.known))
-    captioners = {
-        "reprompt": lambda some: [prediction.prompt for prediction in inverter.predict(some)],
-        "nearest": nearest.caption,
-        "constant": Constant(nearest.prompts).caption,
+    pictures = data.test(config.final_pairs)
+    if pictures.unread:
+        print(f"{pictures.unread.total()} test pairs could not be read and are left out")
+    inverter = load_inverter(run / MODEL)
+    known = Known(lambda: data.known)
+    captioners = {"reprompt" if config.network == "reprompt" else config.network: lambda: InverterCaptioner(inverter, str(run / MODEL))}
+    captioners |= {
+        name: build_baseline(name, known=known, num_beams=4, max_new_tokens=40, device=inverter.device) for name in ("nearest", "constant")
     }
-    similarity = SentenceSimilarity.if_there(print)
-    results: list[Result] = []
-    for name, caption in captioners.items():
-        with tqdm(total=len(pairs), desc=name, unit="image", leave=False) as bar:
-            texts, rate = timed_captions(caption, pairs, batch_size=32, progress=bar.update)
-        results.append(score(name, pairs, texts, rate, similarity=similarity))
-    heading = f"# {run}\n\n{len(pairs)} test pairs of {config.data}; 95 % bootstrap intervals."
-    write_report(run / REPORT, results, pairs, heading=heading)
-    write_json(run / REPORT / "results.json", as_json(results, checkpoint=str(run / MODEL), data=config.data, pairs=len(pairs)))
-    print(f"\nOn {len(pairs)} pairs whose prompts were never trained on:\n\n{markdown_table(results)}\n")
-    return {f"test/{name}": found.mean for name, found in (results[0].metrics | results[0].slots).items()}
+    comparison = measure(
+        captioners,
+        pictures,
+        about=provenance(pictures, data=config.data, split="test", splits=data.about_splits, settings={"seed": config.seed}),
+        heading=f"# {run}\n\n{len(pictures)} test pictures of {config.data}; 95 % intervals.",
+        read_slots=read_slots,
+        contact_sheet=partial(contact_sheet, columns=8, cell=192, lines=7),
+        similarity=SentenceSimilarity.if_there(print),
+        report=run / REPORT,
+    )
+    print(f"\nOn {len(pictures)} pictures whose prompts were never trained on:\n\n{markdown(comparison)}\n")
+    ours = comparison.columns[0]
+    if ours.judgement is None:
+        raise TrainingError(f"{run / MODEL} could not be compared: {ours.failed}")
+    return {f"test/{name}": found.mean for name, found in {**ours.judgement.estimates, **ours.judgement.slots}.items()}
 
 
 if __name__ == "__main__":

@@ -161,6 +161,10 @@ class PromptInverter:
             predictions += [self._prediction(rules["prefix"], texts) for texts in found]
         return predictions
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
     def reduced(self, image: Image.Image) -> Image.Image:
         """All that the network sees of a picture: what need be kept until its batch comes."""
         return self.preprocess.reduced(image)

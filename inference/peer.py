@@ -23,6 +23,15 @@ class PeerInverter:
         self.captioner = captioner
 
     @property
+    def model(self) -> Any:
+        """The network."""
+        return self.captioner.network
+
+    def fingerprint(self) -> str:
+        """As `PromptInverter.fingerprint`."""
+        return self.captioner.fingerprint()
+
+    @property
     def device(self) -> torch.device:
         return self.captioner.device
 

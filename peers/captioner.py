@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,14 @@ class PeerCaptioner:
             CheckpointError, MissingExtraError: as `peers.files.load_peer`.
         """
         return cls(*load_peer(kind, source), device)
+
+    def fingerprint(self) -> str:
+        """By which the network and its tokenizer are known again."""
+        digest = hashlib.sha256(self.network.config.to_json_string(use_diff=True).encode())
+        for name, parameter in self.network.named_parameters():
+            digest.update(name.encode() + parameter.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes())
+        digest.update(self.processor.tokenizer.backend_tokenizer.to_str().encode())
+        return digest.hexdigest()[:16]
 
     @torch.inference_mode()
     def write(self, images: Sequence[Image.Image], **arguments: Any) -> list[list[Written]]:

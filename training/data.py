@@ -22,7 +22,7 @@ from data.loading.workers import batches_of, ignore_signals
 from data.sources.chosen import ChosenPairs, PairSource, prompts
 from data.sources.chosen import spread as spread_numbers
 from data.sources.declared import about_carving
-from data.sources.held_out import HeldOutPairs, spread_pairs
+from data.sources.held_out import HeldOutPictures, spread_pairs
 from data.sources.opening import open_splits
 from data.sources.pictures import picture_numbers
 from data.sources.streams import CarvedShards, Shards, open_stream
@@ -111,11 +111,11 @@ class TrainingData:
         """Training pairs by number; some of a stream."""
         return held_out(self.shards, STREAMED_HELD_OUT, "train") if self.shards is not None else self.training
 
-    def test(self, count: int) -> HeldOutPairs:
-        """Test pairs that can be read, from all over the split."""
+    def test(self, count: int) -> HeldOutPictures:
+        """Test pictures that can be read, from all over the split."""
         if self.shards is not None:
-            return HeldOutPairs.of(held_out(self._stream("test"), min(count, STREAMED_HELD_OUT), "test"), count)
-        return HeldOutPairs.of(self.testing, count)
+            return HeldOutPictures.of(held_out(self._stream("test"), min(count, STREAMED_HELD_OUT), "test"), count)
+        return HeldOutPictures.of(self.testing, count)
 
 
 class Batches:

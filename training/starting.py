@@ -69,7 +69,9 @@ def _build_peer(config: TrainConfig, tokenizer: PromptTokenizer, text_tokens: in
         loaded, processor = load_peer(kind, config.init)
         peer = PeerNetwork(PeerConfig.of(loaded.float(), processor, **limits), loaded, processor)
         if tokenizer.vocab_size > peer.config.vocab_size:
-            raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} tokens, the network {peer.config.vocab_size}; they belong to different models")
+            raise ConfigError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the network {peer.config.vocab_size}; they belong to different models"
+            )
         return peer
     try:
         preprocessing = _preprocessing(network)
@@ -86,7 +88,9 @@ def _vision_transformer(network: NetworkConfig, preprocessing: Preprocessing) ->
     with torch.device("meta"):
         vit = ImageEncoder(EncoderConfig(name=name, stage=network.stage, arguments=network.timm_arguments), preprocessing, network.width).backbone
     if not isinstance(vit, VisionTransformer) or vit.num_prefix_tokens != 1:
-        raise ConfigError(f"--network: BLIP and GIT look with a plain vision transformer; {name} is none: give --model.encoder vit_tiny_patch16_224 say")
+        raise ConfigError(
+            f"--network: BLIP and GIT look with a plain vision transformer; {name} is none: give --model.encoder vit_tiny_patch16_224 say"
+        )
     block: Any = vit.blocks[0]
     return Shape(
         patch_size=vit.patch_embed.patch_size[0],

@@ -1,0 +1,5 @@
+"""Captioners to stand beside ours, by name."""
+
+from evaluation.baselines.named import NAMES, Known, build_baseline, check_names
+
+__all__ = ["NAMES", "Known", "build_baseline", "check_names"]

@@ -1,0 +1,71 @@
+"""From pictures and captioners to a report: what train.py does at its end and evaluate.py is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from data.errors import MissingExtraError
+from data.files import write_json
+from data.sources.held_out import HeldOutPictures
+from evaluation.captioners import Captioner
+from evaluation.comparison import Comparison, compare
+from evaluation.judging import Judge, ReadSlots
+from evaluation.meaning import SentenceSimilarity
+from evaluation.processes import Processes
+from evaluation.report import ContactSheet, as_json, write_report
+
+_LIBRARIES = ("pycocoevalcap", "scipy")
+CAPTIONS = "captions"  # in a report's directory: what is gone on with after an interruption
+
+
+def check_libraries() -> None:
+    """
+    Raises:
+        MissingExtraError: a comparison needs a library that is not installed; before anything was computed for it.
+    """
+    lacking = [name for name in _LIBRARIES if find_spec(name) is None]
+    if lacking:
+        raise MissingExtraError(f"a comparison needs the extra 'eval' (there is no {', '.join(lacking)}): pip install -e '.[eval]'")
+
+
+def measure(
+    captioners: Mapping[str, Callable[[], Captioner]],
+    pictures: HeldOutPictures,
+    *,
+    about: Mapping[str, Any],
+    heading: str,
+    read_slots: ReadSlots | None = None,
+    similarity: SentenceSimilarity | None = None,
+    batch_size: int = 32,
+    contact_sheet: ContactSheet | None = None,
+    report: Path | None = None,
+    json: Path | None = None,
+    processes: Processes | None = None,
+) -> Comparison:
+    """Compare captioners, the first with all others, and write what is asked for.
+
+    Args:
+        about: what makes the outcome checkable (`evaluation.provenance`).
+        heading: of the report, in Markdown.
+        read_slots: finds the parts of a scene in a text, for pictures whose parts are known.
+        contact_sheet: draws pictures with a text below each.
+        report: a directory for the report; what was captioned is kept in it, and an interrupted comparison goes on.
+        json: a file for every figure.
+
+    Raises:
+        MissingExtraError: a library is not installed.
+        OSError: something cannot be written.
+    """
+    check_libraries()
+    judge = Judge(pictures.references, pictures.groups, similarity=similarity, slots=pictures.slots, read_slots=read_slots)
+    keep = report / CAPTIONS if report is not None else None
+    comparison = compare(captioners, pictures, judge, batch_size=batch_size, keep=keep, processes=processes)
+    if processes is None or processes.index == 0:
+        if report is not None:
+            write_report(report, comparison, pictures, heading=heading, about=about, contact_sheet=contact_sheet)
+        if json is not None:
+            write_json(json, as_json(comparison, about))
+    return comparison
