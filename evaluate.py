@@ -141,7 +141,7 @@ def main(config: EvaluateConfig) -> int:
         captioners,
         pictures,
         about=provenance(pictures, data=config.data, split=config.split, splits=str(splits), settings=settings),
-        heading=f"# {config.checkpoint}\n\n{what}; 95 % intervals.",
+        title=f"{config.checkpoint} on {what}",
         read_slots=read_slots,
         contact_sheet=partial(contact_sheet, columns=8, cell=192, lines=7),
         similarity=similarity,
@@ -153,7 +153,9 @@ def main(config: EvaluateConfig) -> int:
     if first:
         print(f"\n{what}, 95 % intervals\n\n{markdown(comparison)}")
         if config.report is not None:
-            print("\nreport: " + ", ".join(str(config.report / name) for name in ("report.md", "results.json", "predictions.jsonl", "samples.png")))
+            print(
+                f"\nreport: {config.report / 'report.html'}; as text, figures and predictions: report.md, results.json, predictions.jsonl beside it"
+            )
     return len(comparison.failed)
 
 

@@ -430,7 +430,7 @@ def _conclude(config: TrainConfig, run: Path, data: TrainingData, progress: Prog
         tracker.settings(config, outcome | {"test/best_validation_loss": progress.best_loss})
     print(f"model         {run / MODEL}")
     if outcome:
-        print(f"report        {run / REPORT / 'report.md'}, pictures in {run / REPORT / 'samples.png'}")
+        print(f"report        {run / REPORT / 'report.html'}")
     print(f"curves        tensorboard --logdir {run}")
     print(f"caption       python caption.py IMAGE_OR_FOLDER --checkpoint {run / MODEL}")
     if config.data == EMBEDDED_DATA:
@@ -453,7 +453,7 @@ def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, fl
         captioners,
         pictures,
         about=provenance(pictures, data=config.data, split="test", splits=data.about_splits, settings={"seed": config.seed}),
-        heading=f"# {run}\n\n{len(pictures)} test pictures of {config.data}; 95 % intervals.",
+        title=f"{run} on {len(pictures)} test pictures of {config.data}",
         read_slots=read_slots,
         contact_sheet=partial(contact_sheet, columns=8, cell=192, lines=7),
         similarity=SentenceSimilarity.if_there(print),

@@ -17,7 +17,7 @@ from evaluation.meaning import SentenceSimilarity
 from evaluation.processes import Processes
 from evaluation.report import ContactSheet, as_json, write_report
 
-_LIBRARIES = ("pycocoevalcap", "scipy")
+_LIBRARIES = ("jinja2", "matplotlib", "pycocoevalcap", "scipy")
 CAPTIONS = "captions"  # in a report's directory: what is gone on with after an interruption
 
 
@@ -36,7 +36,7 @@ def measure(
     pictures: HeldOutPictures,
     *,
     about: Mapping[str, Any],
-    heading: str,
+    title: str,
     read_slots: ReadSlots | None = None,
     similarity: SentenceSimilarity | None = None,
     batch_size: int = 32,
@@ -49,7 +49,7 @@ def measure(
 
     Args:
         about: what makes the outcome checkable (`evaluation.provenance`).
-        heading: of the report, in Markdown.
+        title: of the report.
         read_slots: finds the parts of a scene in a text, for pictures whose parts are known.
         contact_sheet: draws pictures with a text below each.
         report: a directory for the report; what was captioned is kept in it, and an interrupted comparison goes on.
@@ -65,7 +65,7 @@ def measure(
     comparison = compare(captioners, pictures, judge, batch_size=batch_size, keep=keep, processes=processes)
     if processes is None or processes.index == 0:
         if report is not None:
-            write_report(report, comparison, pictures, heading=heading, about=about, contact_sheet=contact_sheet)
+            write_report(report, comparison, pictures, title=title, about=about, contact_sheet=contact_sheet)
         if json is not None:
             write_json(json, as_json(comparison, about))
     return comparison

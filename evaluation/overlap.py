@@ -20,6 +20,7 @@ from evaluation.words import words
 
 Scores = NDArray[np.float64]
 References = Sequence[Sequence[str]]  # of each image one prompt or several
+INVENTED = "invented"
 BLEU_STATISTICS = 10  # matches and n-grams of one to four words, and the lengths of prediction and nearest reference
 
 
@@ -128,7 +129,7 @@ def bleu(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def slot_scores(truths: Sequence[Mapping[str, str]], guesses: Sequence[Mapping[str, str]]) -> dict[str, Scores]:
     """For each slot 1 where it was recovered and 0 where not, over the images whose prompt has it, NaN over the others: the same images for all
-    captioners. `invented` is 1 where a slot was written that the prompt does not have."""
+    captioners. `INVENTED` is 1 where a slot was written that the prompt does not have."""
     names = dict.fromkeys(name for truth in truths for name, value in truth.items() if value)
     found = {
         name: np.array(
@@ -139,7 +140,7 @@ def slot_scores(truths: Sequence[Mapping[str, str]], guesses: Sequence[Mapping[s
     if found:
         invented = [any(value and not truth.get(name) for name, value in guess.items()) for truth, guess in zip(truths, guesses, strict=True)]
         known = [bool(truth) for truth in truths]
-        found["invented"] = np.where(known, np.array(invented, dtype=np.float64), math.nan)
+        found[INVENTED] = np.where(known, np.array(invented, dtype=np.float64), math.nan)
     return found
 
 

@@ -3,8 +3,8 @@
 Example:
     python -m synthesis.mini_benchmark --out assets/mini-benchmark
 
-Its test scenes are among those that the embedded diffusion model is never trained on, nor any captioner in the box, since `generate_data.py` draws only
-the others. Left out too are those that anything in the box was measured on while it was made (`MEASURED_ON`). The training pairs are of ordinary
+Its test scenes are among those that the embedded diffusion model is never trained on, nor any captioner in the box, since `generate_data.py` draws
+the others alone. Left out too are those that anything in the box was measured on while it was made (`MEASURED_ON`). The training pairs are of ordinary
 scenes; `nearest` and `constant` know nothing else. Seeds are those of neither, as a test makes sure.
 """
 
@@ -25,7 +25,7 @@ from data.errors import ShardError
 from data.files import write_json, write_text
 from data.splits import Split
 from data.store.directory import DATASET_FILE, LOCKS
-from data.store.writer import ShardWriter
+from data.store.writer import Format, ShardWriter
 from diffusion.families import usual_sampling
 from diffusion.mini import MINI
 from diffusion.mini.world import Scene, random_scenes
@@ -37,7 +37,7 @@ SEED = 20261126
 # held-out scenes that were looked at while the networks in the box were made: the seed of each draw and how many came of it (diffusion.mini.probe,
 # diffusion.mini.train and distil, benchmarks/distilled.py)
 MEASURED_ON = {77: 2000, 78: 2000, 1: 2000, 2: 2000, 4242: 4000}
-_FORMAT = "webp"
+_FORMAT: Format = "webp"
 _AT_ONCE = 64
 
 CARD = """---
@@ -48,9 +48,9 @@ task_categories:
 
 # mini-benchmark
 
-{test} test pictures of Reprompt's embedded world, each of another scene, with the prompts that made them and the parts of each prompt (`slots`), and
-{train} training pairs for the baselines `nearest` and `constant`. Painted by `assets/mini-diffusion` in four steps, 64 x 64 pixels, WebP. No network in
-the box was trained or tuned on its test scenes or on any of its seeds.
+{test} test pictures of Reprompt's embedded world, each of another scene, with the prompts that made them and the parts of each prompt
+(`slots`), and {train} training pairs for the baselines `nearest` and `constant`. Painted by `assets/mini-diffusion` in four steps, 64 x 64
+pixels, WebP. No network in the box was trained or tuned on its test scenes or on any of its seeds.
 
 `python evaluate.py` measures on it. It is a data set directory as `generate_data.py` makes them (WebDataset tars), made by
 `python -m synthesis.mini_benchmark`. What is learnt here holds for the embedded world, and not for photographs or for pictures of large models.

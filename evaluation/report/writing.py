@@ -11,6 +11,7 @@ from PIL import Image
 from data.files import write_json, write_lines, write_text
 from data.sources.held_out import HeldOutPictures
 from evaluation.comparison import Comparison
+from evaluation.report.page import page
 from evaluation.report.plain import as_json, markdown
 
 ContactSheet = Callable[[Sequence[Image.Image], Sequence[str]], Image.Image]
@@ -22,14 +23,15 @@ def write_report(
     comparison: Comparison,
     pictures: HeldOutPictures,
     *,
-    heading: str,
+    title: str,
     about: Mapping[str, Any],
     contact_sheet: ContactSheet | None = None,
 ) -> None:
-    """`report.md`, `results.json`, `predictions.jsonl` (every picture, every captioner) and `samples.png`, where there is something to draw a contact
-    sheet of the first pictures."""
+    """`report.html`, `report.md`, `results.json`, `predictions.jsonl` (every picture, every captioner) and, where there is something to draw a contact
+    sheet of the first pictures, `samples.png`."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_text(directory / "report.md", f"{heading}\n\n{markdown(comparison)}\n")
+    write_text(directory / "report.md", f"# {title}\n\n{markdown(comparison)}\n")
+    write_text(directory / "report.html", page(comparison, pictures, title=title, about=about))
     write_json(directory / "results.json", as_json(comparison, about))
     write_lines(
         directory / "predictions.jsonl",
