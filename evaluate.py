@@ -15,15 +15,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from data.console import begin_command, check_finite, check_least, read_command_line
+from diffusion.mini import MINI
+from evaluation.config import InterrogatorConfig, VlmConfig
 from inference import DEFAULT_CHECKPOINT
 
 DEFAULT_DATA = DEFAULT_CHECKPOINT.with_name("mini-benchmark")
@@ -46,7 +49,8 @@ class EvaluateConfig:
     """Of a Hub id: a branch, a tag or a commit."""
     baseline: tuple[str, ...] = ()
     """Any of: constant (one training prompt for all), nearest (the prompt of the training picture most alike, by pixels, or by an encoder
-    nearest=TIMM_NAME_OR_DIR), blip, blip-large, git, git-large, blip2 (from the Hub, or blip=DIR_OR_ID), mini-blip and mini-git (in the box)."""
+    nearest=TIMM_NAME_OR_DIR), blip, blip-large, git, git-large, blip2 (from the Hub, or blip=DIR_OR_ID), mini-blip and mini-git (in the box),
+    interrogator (phrases chained onto a caption by CLIP, interrogator=CLIP_DIR_OR_ID), vlm=MODEL (a vision-language model behind OpenAI's API)."""
     split: Literal["train", "val", "test"] = "test"
     partial: bool = False
     """Measure on what is there of a data set directory that is not finished."""
@@ -62,12 +66,23 @@ class EvaluateConfig:
     """Pictures that go through a network together."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of all networks: auto is float32 on a CPU, bfloat16 on a GPU."""
+    clip: str | None = None
+    """Add CLIPScore and RefCLIPScore by this CLIP: a directory or a Hub id. It compares the pictures of --round-trip too."""
+    round_trip: int = 0
+    """Paint what each captioner wrote and compare with the originals; with more than 1, caption that and paint again, and so on."""
+    model: str = MINI
+    """What paints for --round-trip: "mini" (the embedded diffusion model), a diffusers pipeline directory, or a Hub id."""
+    image_encoder: str | None = None
+    """What compares pictures for --round-trip: a timm model's name or a directory of timm's. Without it --clip, or else the checkpoint's encoder."""
+    interrogator: InterrogatorConfig = field(default_factory=InterrogatorConfig)
+    vlm: VlmConfig = field(default_factory=VlmConfig)
     json: Path | None = None
     """Write every figure to this file."""
     report: Path | None = None
     """Write a report into this directory: tables, every figure as JSON, all predictions with their scores. What is captioned is kept there."""
 
     def __post_init__(self) -> None:
+        check_least(0, round_trip=self.round_trip)
         check_least(1, limit=self.limit, num_beams=self.num_beams, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
         check_finite(length_penalty=self.length_penalty)
 
@@ -75,22 +90,30 @@ class EvaluateConfig:
 if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
     CONFIG = read_command_line(EvaluateConfig, __doc__)
 
+from PIL import Image
+
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
 from data.files import check_writable
 from data.sources.held_out import HeldOutPictures
 from data.sources.opening import open_splits
 from diffusion.contact_sheet import contact_sheet
+from diffusion.families import usual_sampling
 from diffusion.mini.world import read_slots
-from evaluation.baselines import Known, build_baseline, check_names
-from evaluation.captioners import CaptionerError
+from diffusion.pipelines import Failure, PipelineError, load_pipeline, synthesize
+from evaluation.baselines import Known, Settings, build_baseline, check_names
+from evaluation.baselines.known import ImageFeatures
+from evaluation.captioners import Captioner, CaptionerError
 from evaluation.inverting import InverterCaptioner
 from evaluation.meaning import SentenceSimilarity
 from evaluation.measuring import check_libraries, measure
 from evaluation.processes import Processes
 from evaluation.provenance import provenance
 from evaluation.report import markdown
+from evaluation.round_trip import Features, Painter
 from inference import load_inverter
+from inference.loading import Inverter
 from model import CheckpointError
+from peers.clip import Clip, ClipError
 
 
 def main(config: EvaluateConfig) -> int:
@@ -115,36 +138,42 @@ def main(config: EvaluateConfig) -> int:
     if config.split in splits.missing:
         tell(str(splits))
     similarity = SentenceSimilarity.if_there(tell) if first else None
+    clip = Clip(config.clip) if config.clip is not None else None
     inverter = load_inverter(config.checkpoint, dtype=config.dtype, revision=config.revision)
-    search = {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
-    captioners = {"reprompt": lambda: InverterCaptioner(inverter, config.checkpoint, **search)}
-    for spec in config.baseline:
-        captioners[spec] = build_baseline(
-            spec,
-            known=Known(lambda: splits["train"]),
-            num_beams=config.num_beams,
-            max_new_tokens=config.max_new_tokens,
-            device=inverter.device,
-            dtype=inverter.model.dtype,
-        )
     pictures = HeldOutPictures.of(source, config.limit)
     if pictures.unread:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in pictures.unread.most_common())
         tell(f"{pictures.unread.total()} of {len(source)} pairs could not be read and are left out: {kinds}")
     if not len(pictures):
         raise ShardError(f"none of the {len(source)} pairs of {config.data} ({config.split}) can be read")
+    settings = Settings(
+        known=Known(lambda: splits["train"]),
+        count=len(pictures),
+        num_beams=config.num_beams,
+        max_new_tokens=config.max_new_tokens,
+        device=inverter.device,
+        dtype=inverter.model.dtype,
+        interrogator=config.interrogator,
+        vlm=config.vlm,
+    )
+    search: dict[str, Any] = {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
+    captioners: dict[str, Callable[[], Captioner]] = {"reprompt": lambda: InverterCaptioner(inverter, config.checkpoint, **search)}
+    captioners |= {spec: partial(build_baseline, spec, settings) for spec in config.baseline}
     if config.split == "train" and any(spec.startswith("nearest") for spec in config.baseline):
         tell("nearest finds each picture of --split train among what it knows, and so looks its own prompt up")
     what = f"{len(pictures)} pictures of {config.data} ({config.split}) in {len(set(pictures.groups))} groups of prompts"
-    settings = {**search, "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "limit": config.limit, "bootstrap_seed": 0}
+    painter = _painter(config, inverter, clip) if config.round_trip else None
+    asked = {**search, "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "limit": config.limit, "bootstrap_seed": 0}
     comparison = measure(
         captioners,
         pictures,
-        about=provenance(pictures, data=config.data, split=config.split, splits=str(splits), settings=settings),
+        about=provenance(pictures, data=config.data, split=config.split, splits=str(splits), settings=asked),
         title=f"{config.checkpoint} on {what}",
         read_slots=read_slots,
         contact_sheet=partial(contact_sheet, columns=8, cell=192, lines=7),
         similarity=similarity,
+        clip=clip,
+        painter=painter,
         batch_size=config.batch_size,
         report=config.report,
         json=config.json,
@@ -159,11 +188,42 @@ def main(config: EvaluateConfig) -> int:
     return len(comparison.failed)
 
 
+def _painter(config: EvaluateConfig, inverter: Inverter, clip: Clip | None) -> Painter:
+    pipeline = load_pipeline(config.model, device=inverter.device)
+    steps, guidance_scale = usual_sampling(pipeline, config.model)
+
+    def render(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        made = synthesize(pipeline, prompts, seeds, steps=steps, guidance_scale=guidance_scale)
+        failures = [one for one in made if isinstance(one, Failure)]
+        if failures:
+            raise PipelineError(f"{len(failures)} of {len(prompts)} pictures could not be painted: {failures[0].message}")
+        return [one for one in made if isinstance(one, Image.Image)]
+
+    features: Features = inverter.features
+    encoder = f"the encoder of {config.checkpoint}"
+    if config.image_encoder is not None:
+        features, encoder = ImageFeatures(config.image_encoder, inverter.device), config.image_encoder
+    elif clip is not None:
+        features, encoder = (lambda images: clip.of_images(images).cpu().numpy()), str(config.clip)
+    return Painter(config.round_trip, render, features, name=f"{config.model} in {steps} steps", encoder=encoder)
+
+
 if __name__ == "__main__":
     begin_command()
     try:
         sys.exit(1 if main(CONFIG) else 0)
-    except (CaptionerError, CheckpointError, ImageError, MissingExtraError, OSError, PairError, ShardError, ValueError) as error:
+    except (
+        CaptionerError,
+        CheckpointError,
+        ClipError,
+        ImageError,
+        MissingExtraError,
+        OSError,
+        PairError,
+        PipelineError,
+        ShardError,
+        ValueError,
+    ) as error:
         sys.exit(f"evaluate.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\nevaluate.py: stopped; with --report the same command goes on")

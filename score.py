@@ -67,9 +67,9 @@ from data.store.columns import FIT_COLUMNS, Measure, chance_column, column_origi
 from data.store.directory import finished_shards, index_shard
 from data.store.pairs import ArchivePairs
 from inference import PromptInverter
-from inference.clip import ClipFit
 from inference.fit import REFERENCES, PromptFit
 from model import CheckpointError
+from peers.clip import Clip
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def main(config: ScoreConfig) -> None:
 def _fit(config: ScoreConfig, tars: list[Path]) -> tuple[Fit, str]:
     """What scores pairs, and the name under which its scores are known again."""
     if config.clip is not None:
-        by_clip = ClipFit(config.clip)
+        by_clip = Clip(config.clip)
         return lambda pairs: by_clip([pair.image for pair in pairs], [pair.prompt for pair in pairs]), f"clip {by_clip.fingerprint()}"
     inverter = PromptInverter.from_pretrained(config.checkpoint, revision=config.revision)
     references = _references(tars, config.seed)

@@ -67,7 +67,8 @@ from data.loading.examples import Batch
 from data.store.directory import DATASET_FILE, is_finished
 from diffusion.contact_sheet import contact_sheet
 from diffusion.mini.world import read_slots
-from evaluation.baselines import Known, build_baseline
+from evaluation.baselines import Known, Settings, build_baseline
+from evaluation.captioners import Captioner
 from evaluation.inverting import InverterCaptioner
 from evaluation.meaning import SentenceSimilarity
 from evaluation.measuring import check_libraries, measure
@@ -444,11 +445,9 @@ def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, fl
     if pictures.unread:
         print(f"{pictures.unread.total()} test pairs could not be read and are left out")
     inverter = load_inverter(run / MODEL)
-    known = Known(lambda: data.known)
-    captioners = {"reprompt" if config.network == "reprompt" else config.network: lambda: InverterCaptioner(inverter, str(run / MODEL))}
-    captioners |= {
-        name: build_baseline(name, known=known, num_beams=4, max_new_tokens=40, device=inverter.device) for name in ("nearest", "constant")
-    }
+    settings = Settings(known=Known(lambda: data.known), count=len(pictures), device=inverter.device)
+    captioners: dict[str, Callable[[], Captioner]] = {config.network: lambda: InverterCaptioner(inverter, str(run / MODEL))}
+    captioners |= {name: partial(build_baseline, name, settings) for name in ("nearest", "constant")}
     comparison = measure(
         captioners,
         pictures,

@@ -86,6 +86,10 @@ class Captioned:
     kept: int = 0
 
     @property
+    def texts(self) -> list[str]:
+        return [caption.text for caption in self.captions]
+
+    @property
     def images_per_second(self) -> float:
         """The first batch, in which caches are filled and code is loaded, counts where there is no other."""
         timed = self.seconds[1:] or self.seconds
@@ -236,3 +240,8 @@ def _peak_memory() -> Iterator[list[int]]:
 def as_confidence(log_probability: float) -> float | None:
     """A text's probability from its logarithm; none where that is no number."""
     return math.exp(min(0.0, log_probability)) if math.isfinite(log_probability) else None
+
+
+def file_name(name: str) -> str:
+    """A captioner's name where files are named."""
+    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in name)

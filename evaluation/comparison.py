@@ -10,9 +10,10 @@ from tqdm import tqdm
 
 from data.errors import DiskFullError
 from data.sources.held_out import HeldOutPictures
-from evaluation.captioners import About, Captioned, Captioner, caption_all
+from evaluation.captioners import About, Captioned, Captioner, caption_all, file_name
 from evaluation.judging import Judge, Judgement
 from evaluation.processes import Processes
+from evaluation.round_trip import RoundTrip
 from evaluation.slices import Slice, slices
 from evaluation.statistics import Estimate
 
@@ -45,6 +46,7 @@ class Comparison:
     columns: Sequence[Column]
     extremes: Mapping[str, tuple[float, float]]
     slices: Sequence[Slice]
+    round_trip: RoundTrip | None = None
 
     @property
     def judged(self) -> list[Column]:
@@ -78,7 +80,7 @@ def compare(
     processes = processes or Processes()
     columns: list[Column] = []
     for name, build in captioners.items():
-        column = _captioned(name, build, pictures, batch_size, keep / _file_name(name) if keep is not None else None, processes)
+        column = _captioned(name, build, pictures, batch_size, keep / file_name(name) if keep is not None else None, processes)
         if processes.index == 0 and column.captioned is not None:
             captions = column.captioned.captions
             judgement = judge([caption.text for caption in captions], [caption.confidence for caption in captions])
@@ -128,7 +130,3 @@ def _explained(error: Exception) -> str:
     return (
         text if text and type(error).__module__.split(".")[0] in ("data", "evaluation", "model", "inference") else f"{type(error).__name__}: {text}"
     )
-
-
-def _file_name(name: str) -> str:
-    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in name)

@@ -139,13 +139,17 @@ class Judge:
     def extremes(self) -> dict[str, tuple[float, float]]:
         """What each metric gives on these images to another image's prompt, and to a true one: no metric's scale means the same on all data."""
         true = [prompts[0] for prompts in self.references]
-        others = self._others()
+        others = self.others()
         low, high = ({name: float(np.nanmean(values)) for name, values in self.score(texts).items()} for texts in (others, true))
         for side, texts in ((low, others), (high, true)):
             side |= dict(zip(BLEU_NAMES, bleu(bleu_statistics(self.references, texts).sum(0)).tolist(), strict=True))
         return {name: (low[name], high[name]) for name in (*_ordered(dict.fromkeys(high, 0)),) if name in low}
 
-    def _others(self) -> list[str]:
+    def sentence(self, predictions: Sequence[str]) -> Scores:
+        """How near texts are to the prompts: sentence similarity, or token F1 without a sentence model."""
+        return self.similarity(self.references, predictions) if self.similarity is not None else token_f1(self.references, predictions)
+
+    def others(self) -> list[str]:
         """For each image the prompt of another one, of another unit where there is one."""
         count, units = len(self.references), self.units.of_image
         found = []

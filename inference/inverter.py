@@ -18,9 +18,9 @@ from torch import Tensor
 
 from inference import DEFAULT_CHECKPOINT
 from inference.banned import BannedWords
-from inference.fingerprint import add_weights
 from inference.pictures import Picture, as_picture
 from model import CaptionModel, CheckpointError, Hypothesis, find_checkpoint, load_model, save_model
+from model.fingerprint import add_weights
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
 
 
@@ -195,6 +195,12 @@ class PromptInverter:
         written = [(self.tokenizer.decode([*prefix, *text.tokens]), text.score) for text in texts]
         pieces = self.tokenizer.added([*prefix, *texts[0].tokens])[len(prefix) :]
         return Prediction(*written[0], alternatives=written[1:], tokens=list(zip(pieces, texts[0].log_probs, strict=True)))
+
+    @torch.inference_mode()
+    def features(self, images: Iterable[Picture]) -> np.ndarray:
+        """What the image encoder makes of pictures, the mean over their image tokens: (N, width) float32."""
+        pixels = torch.stack([self.preprocess.pixels(as_picture(image)) for image in images])
+        return self.model.encoder(self._network_input(pixels)).float().mean(1).cpu().numpy()
 
     def fingerprint(self) -> str:
         """By which the network, its tokenizer and its preprocessing are known again."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -26,6 +27,10 @@ class PeerInverter:
     def model(self) -> Any:
         """The network."""
         return self.captioner.network
+
+    def features(self, images: Iterable[Picture]) -> np.ndarray:
+        """As `PromptInverter.features`."""
+        return self.captioner.features([as_picture(image) for image in images])
 
     def fingerprint(self) -> str:
         """As `PromptInverter.fingerprint`."""

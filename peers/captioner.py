@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -48,14 +49,22 @@ class PeerCaptioner:
         return digest.hexdigest()[:16]
 
     @torch.inference_mode()
+    def features(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """What the image encoder makes of pictures, the mean over their image tokens: (N, width) float32."""
+        vision = getattr(self.network, "vision_model", None) or self.network.git.image_encoder
+        return vision(pixel_values=self._pixels(images)).last_hidden_state.float().mean(1).cpu().numpy()
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        return self.processor(images=list(images), return_tensors="pt").pixel_values.to(self.device, self.network.dtype)
+
+    @torch.inference_mode()
     def write(self, images: Sequence[Image.Image], **arguments: Any) -> list[list[Written]]:
         """For each image its texts, best first.
 
         Args:
             arguments: of transformers' `generate`: num_beams, num_return_sequences, max_new_tokens, length_penalty and so on.
         """
-        pixel_values = self.processor(images=list(images), return_tensors="pt").pixel_values.to(self.device, self.network.dtype)
-        sequences, log_probs, lengths = generate(self.network, pixel_values, **arguments)
+        sequences, log_probs, lengths = generate(self.network, self._pixels(images), **arguments)
         texts = [text.strip() for text in self.processor.batch_decode(sequences, skip_special_tokens=True)]
         each = len(texts) // len(images)
         sums = zip(texts, log_probs.tolist(), lengths.tolist(), strict=True)

@@ -4,8 +4,8 @@ Example:
     python -m synthesis.mini_benchmark --out assets/mini-benchmark
 
 Its test scenes are among those that the embedded diffusion model is never trained on, nor any captioner in the box, since `generate_data.py` draws
-the others alone. Left out too are those that anything in the box was measured on while it was made (`MEASURED_ON`). The training pairs are of ordinary
-scenes; `nearest` and `constant` know nothing else. Seeds are those of neither, as a test makes sure.
+the others alone. Left out too are those that anything in the box was measured on while it was made (`MEASURED_ON`). The training pairs are of
+ordinary scenes; `nearest` and `constant` know nothing else. Seeds are those of neither, as a test makes sure.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -12,13 +11,17 @@ from PIL import Image
 
 from data.sources.chosen import ChosenPairs, PairSource, prompts, spread
 from data.sources.held_out import spread_pairs
+from evaluation.baselines.interrogator import Interrogator
 from evaluation.baselines.known import Constant, ImageFeatures, Nearest
 from evaluation.baselines.transformers_models import MODELS, HuggingFace
+from evaluation.baselines.vlm import VisionLanguageModel
 from evaluation.captioners import Captioner, CaptionerError
+from evaluation.config import InterrogatorConfig, VlmConfig
 
 KNOWN_PAIRS = 20_000  # training pairs that nearest and constant know, from all over the data
-NAMES = ("constant", "nearest", *MODELS)
-_WITH_SOURCE = ("nearest", *MODELS)  # which take name=SOURCE
+NAMES = ("constant", "nearest", *MODELS, "interrogator", "vlm")
+_WITH_SOURCE = ("nearest", *MODELS, "interrogator", "vlm")  # which take name=SOURCE
+_CLIP = "openai/clip-vit-large-patch14"
 
 
 @dataclass(frozen=True)
@@ -47,24 +50,49 @@ def check_names(specs: Sequence[str]) -> None:
             raise ValueError(f"unknown baseline {spec!r}; there are {', '.join(NAMES)}; NAME=DIR_OR_ID for {', '.join(_WITH_SOURCE)}")
         if sign and (name not in _WITH_SOURCE or not source):
             raise ValueError(f"--baseline {spec}: {'nothing stands after =' if not source else f'{name} takes no source'}")
+        if name == "vlm" and not source:
+            raise ValueError("--baseline vlm: name the model as its server does, vlm=MODEL")
         if spec in specs[:number]:
             raise ValueError(f"--baseline {spec} is named twice")
 
 
-def build_baseline(
-    spec: str, *, known: Known, num_beams: int, max_new_tokens: int, device: torch.device | str, dtype: torch.dtype = torch.float32
-) -> Callable[[], Captioner]:
-    """What builds the baseline that `spec` names (`check_names`), when it is called: `constant`, `nearest`, `nearest=TIMM_NAME_OR_DIR`, or one of
-    transformers' models, with `=DIR_OR_ID` another one of its kind.
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What baselines need to know.
 
-    Raises, when called:
+    Attributes:
+        known: the training pairs of `constant` and `nearest`.
+        count: how many pictures will be captioned.
+    """
+
+    known: Known
+    count: int
+    num_beams: int = 4
+    max_new_tokens: int = 40
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    interrogator: InterrogatorConfig = field(default_factory=InterrogatorConfig)
+    vlm: VlmConfig = field(default_factory=VlmConfig)
+
+
+def build_baseline(spec: str, settings: Settings) -> Captioner:
+    """The baseline that `spec` names (`check_names`): `constant`, `nearest`, `nearest=TIMM_NAME_OR_DIR`, one of transformers' models, with
+    `=DIR_OR_ID` another one of its kind, `interrogator` or `interrogator=CLIP`, `vlm=MODEL`.
+
+    Raises:
         CaptionerError: it cannot be loaded; says how to get it.
     """
     name, _, source = spec.partition("=")
+    known = settings.known
     if name == "constant":
-        return lambda: Constant(known.prompts())
+        return Constant(known.prompts())
     if name == "nearest":
-        return lambda: Nearest(known.pairs(), ImageFeatures(source, device) if source else None)
+        return Nearest(known.pairs(), ImageFeatures(source, settings.device) if source else None)
     if name in MODELS:
-        return partial(HuggingFace, name, source, num_beams=num_beams, max_new_tokens=max_new_tokens, device=device, dtype=dtype)
+        lengths = {"num_beams": settings.num_beams, "max_new_tokens": settings.max_new_tokens}
+        return HuggingFace(name, source, **lengths, device=settings.device, dtype=settings.dtype)
+    if name == "interrogator":
+        return Interrogator(source or _CLIP, build_baseline(settings.interrogator.caption, settings), settings.interrogator)
+    if name == "vlm":
+        return VisionLanguageModel(source, settings.vlm, count=settings.count)
     raise CaptionerError(f"unknown baseline {spec!r}")

@@ -48,6 +48,12 @@ def _plots(comparison: Comparison) -> list[tuple[str, str]]:
     calibrations = {name: one.calibration for name, one in judged.items() if one.calibration is not None}
     if calibrations:
         drawn.append(("Reliability: how often a text is exactly right, by its confidence", plots.reliability(calibrations)))
+    trip = comparison.round_trip
+    if trip is not None and any(len(drift.image) > 1 for drift in trip.drifts.values()):
+        sentence = {name: drift.sentence for name, drift in trip.drifts.items()}
+        drawn.append(("Drift of the prompt: similarity to the true one after each round", plots.decays(sentence, "prompt similarity")))
+        image = {name: drift.image for name, drift in trip.drifts.items()}
+        drawn.append((f"Drift of the picture, by {trip.encoder}", plots.decays(image, "picture similarity")))
     return drawn
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from evaluation.captioners import Captioned
 from evaluation.comparison import Column, Comparison
 from evaluation.overlap import INVENTED
+from evaluation.round_trip import RoundTrip
 from evaluation.statistics import Estimate
 
 HEADLINE = ("similarity", "cider_d", "bleu_4", "token_f1", "exact_match")
@@ -21,6 +22,7 @@ def as_json(comparison: Comparison, about: Mapping[str, Any]) -> dict[str, Any]:
         **about,
         "range": {name: {"another_prompt": low, "true_prompt": high} for name, (low, high) in comparison.extremes.items()},
         "results": [_column(column) for column in comparison.columns],
+        "round_trip": None if comparison.round_trip is None else _round_trip(comparison.round_trip),
         "slices": [{"trait": one.trait, "value": one.value, "metric": one.metric, "estimates": _plain(one.estimates)} for one in comparison.slices],
     }
 
@@ -45,6 +47,21 @@ def _column(column: Column) -> dict[str, Any]:
     if column.differences:
         found["first_minus_this"] = {name: _numbers(one) | {"established": one.established} for name, one in column.differences.items()}
     return found
+
+
+def _round_trip(trip: RoundTrip) -> dict[str, Any]:
+    drifts = {
+        name: {"sentence": [_numbers(one) for one in drift.sentence], "image": [_numbers(one) for one in drift.image]}
+        for name, drift in trip.drifts.items()
+    }
+    return {
+        "painter": trip.painter,
+        "encoder": trip.encoder,
+        "ceiling": _numbers(trip.ceiling),
+        "floor": _numbers(trip.floor),
+        "recovery": _plain(trip.recovery),
+        "drifts": drifts,
+    }
 
 
 def _plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
@@ -89,7 +106,7 @@ def markdown(comparison: Comparison) -> str:
 
 def tables(comparison: Comparison) -> list[Table]:
     """Metrics, slots and slices; those that have rows."""
-    found = [_metrics(comparison), _slots(comparison), _slices(comparison), _differences(comparison)]
+    found = [_metrics(comparison), _slots(comparison), _slices(comparison), *_round_trips(comparison.round_trip), _differences(comparison)]
     return [table for table in found if table.rows]
 
 
@@ -155,6 +172,23 @@ def _slices(comparison: Comparison) -> Table:
     metric = comparison.slices[0].metric if comparison.slices else ""
     head = [f"{metric} by", "", "pictures", *(column.name for column in comparison.columns)]
     return Table(f"{metric} by parts of the data".capitalize(), head, rows)
+
+
+def _round_trips(trip: RoundTrip | None) -> list[Table]:
+    """How well prompts make their pictures again, and how both drift over rounds."""
+    if trip is None:
+        return []
+    ends = [["the true prompt, other seeds", str(trip.ceiling), "1"], ["another picture's prompt", str(trip.floor), "0"]]
+    rows = [[name, str(drift.image[0]), str(trip.recovery[name])] for name, drift in trip.drifts.items()]
+    found = [Table(f"Painted again by {trip.painter}, compared by {trip.encoder}", ["painted from", "picture similarity", "recovery"], rows + ends)]
+    if any(len(drift.image) > 1 for drift in trip.drifts.values()):
+        drifted = [
+            [name, str(number), str(sentence), str(image)]
+            for name, drift in trip.drifts.items()
+            for number, (sentence, image) in enumerate(zip(drift.sentence, drift.image, strict=True), 1)
+        ]
+        found.append(Table("Drift", ["captioner", "round", "prompt similarity", "picture similarity"], drifted))
+    return found
 
 
 def _differences(comparison: Comparison) -> Table:

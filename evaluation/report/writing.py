@@ -27,7 +27,7 @@ def write_report(
     about: Mapping[str, Any],
     contact_sheet: ContactSheet | None = None,
 ) -> None:
-    """`report.html`, `report.md`, `results.json`, `predictions.jsonl` (every picture, every captioner) and, where there is something to draw a contact
+    """`report.html`, `report.md`, `results.json`, `predictions.jsonl` (every picture, every captioner) and, where something draws a contact
     sheet of the first pictures, `samples.png`."""
     directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / "report.md", f"# {title}\n\n{markdown(comparison)}\n")

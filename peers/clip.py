@@ -1,4 +1,4 @@
-"""How well a prompt fits its image by a CLIP model (arXiv 2103.00020): the cosine of their embeddings."""
+"""Images and texts by a CLIP model (arXiv 2103.00020): their embeddings, and how well one fits the other."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from data.errors import MissingExtraError
 from data.images import to_rgb
-from inference.fingerprint import add_weights
+from model.fingerprint import add_weights
 
 
 class ClipError(ValueError):
     """A CLIP model that cannot be loaded; says what to do."""
 
 
-class ClipFit:
+class Clip:
     """Scores pairs by any CLIP or SigLIP of transformers."""
 
     def __init__(self, name: str) -> None:
@@ -53,25 +53,32 @@ class ClipFit:
         self.model: Any = model.to(self.device).eval()
         self.padding = "max_length" if "siglip" in self.model.config.model_type else True  # SigLIP was trained with full lengths
 
-    @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         """The cosine of each image and prompt, -1 to 1; of a longer prompt only the beginning is seen (77 tokens of CLIP)."""
-        pixels = self.processor(images=[to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
-        texts = self.processor(text=list(prompts), padding=self.padding, truncation=True, return_tensors="pt").to(self.device)
-        seen = self.model.get_image_features(pixel_values=pixels.to(self.device, self.model.dtype), return_dict=True)
-        read = self.model.get_text_features(**texts, return_dict=True)
-        cosines = F.cosine_similarity(_pooled(seen).float(), _pooled(read).float())
-        if not bool(cosines.isfinite().all()):
-            raise ClipError("the CLIP model computed NaN or infinity instead of a cosine: its weights are damaged, or too large for float16")
+        cosines = (self.of_images(images) * self.of_texts(prompts)).sum(-1)
         return list(cosines.tolist())
+
+    @torch.inference_mode()
+    def of_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """(N, D) embeddings of length 1."""
+        pixels = self.processor(images=[to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
+        return self._embedding(self.model.get_image_features(pixel_values=pixels.to(self.device, self.model.dtype), return_dict=True))
+
+    @torch.inference_mode()
+    def of_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """(N, D) embeddings of length 1."""
+        tokens = self.processor(text=list(texts), padding=self.padding, truncation=True, return_tensors="pt").to(self.device)
+        return self._embedding(self.model.get_text_features(**tokens, return_dict=True))
+
+    def _embedding(self, features: Any) -> torch.Tensor:
+        vectors = features if isinstance(features, torch.Tensor) else features.pooler_output  # newer versions of transformers wrap it
+        vectors = F.normalize(vectors.float(), dim=-1)
+        if not bool(vectors.isfinite().all()):
+            raise ClipError("the CLIP model computed NaN or infinity instead of a cosine: its weights are damaged, or too large for float16")
+        return vectors
 
     def fingerprint(self) -> str:
         """By which the model is known again."""
         digest = hashlib.sha256()
         add_weights(digest, self.model)
         return digest.hexdigest()[:16]
-
-
-def _pooled(features: Any) -> torch.Tensor:
-    """Newer versions of transformers wrap the embedding."""
-    return features if isinstance(features, torch.Tensor) else features.pooler_output
