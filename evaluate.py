@@ -108,7 +108,7 @@ from evaluation.meaning import SentenceSimilarity
 from evaluation.measuring import check_libraries, measure
 from evaluation.processes import Processes
 from evaluation.provenance import provenance
-from evaluation.report import markdown
+from evaluation.report import failures, markdown
 from evaluation.round_trip import Features, Painter
 from inference import load_inverter
 from inference.loading import Inverter
@@ -185,7 +185,7 @@ def main(config: EvaluateConfig) -> int:
             print(
                 f"\nreport: {config.report / 'report.html'}; as text, figures and predictions: report.md, results.json, predictions.jsonl beside it"
             )
-    return len(comparison.failed)
+    return len(failures(comparison))
 
 
 def _painter(config: EvaluateConfig, inverter: Inverter, clip: Clip | None) -> Painter:

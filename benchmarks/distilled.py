@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffusion.mini.networks import STUDENT_STEPS, TEACHER_GUIDANCE, TEACHER_STEPS
 from diffusion.mini.world import random_scenes, read_slots
 from diffusion.pipelines import load_pipeline, synthesize
-from evaluation.metrics import SentenceSimilarity, exact_match, slot_accuracy
+from evaluation.meaning import SentenceSimilarity
+from evaluation.overlap import exact_match, slot_scores
 from inference import PromptInverter
 
 SLOTS = ("subject", "other", "relation", "count", "colour", "background", "style", "weather", "light", "shot")
@@ -68,12 +69,13 @@ def main(config: DistilledConfig) -> None:
             times[name, steps].append((time.perf_counter() - begun) / len(prompts))
             pictures[name, steps] += [image for image in made if isinstance(image, Image.Image)]
     wanted = [prompt for _, prompt in scenes]
+    references = [[prompt] for prompt in wanted]
     some = wanted[: max(1, config.images // 8)]
     for name, source, steps, guidance in models:
         texts = [prediction.prompt for prediction in reader.predict(pictures[name, steps])]
         guesses = [read_slots(text) for text in texts]
         truths = [scene.slots() for scene, _ in scenes]
-        accuracy = {slot: scores.mean() for slot, scores in ((s, np.asarray(v)) for s, v in slot_accuracy(truths, guesses).items())}
+        accuracy = {slot: np.nanmean(scores) for slot, scores in slot_scores(truths, guesses).items()}
         whole = sum(all(guess[slot] == truth[slot] for slot in SLOTS) for guess, truth in zip(guesses, truths, strict=True)) / len(truths)
         features, pixels = [], []
         for number, prompt in enumerate(some):
@@ -82,7 +84,7 @@ def main(config: DistilledConfig) -> None:
             pixels.append(_spread(torch.from_numpy(np.stack([np.asarray(image, np.float32) / 255 for image in made])).flatten(1)))
             features.append(_spread(_features(reader, made)))
         row = {"model": name, "steps": steps, "ms an image": f"{1000 * statistics.median(times[name, steps]):.1f}"}
-        row |= {"similarity": f"{similarity(wanted, texts).mean():.3f}", "exact": f"{exact_match(wanted, texts).mean():.3f}"}
+        row |= {"similarity": f"{similarity(references, texts).mean():.3f}", "exact": f"{exact_match(references, texts).mean():.3f}"}
         row |= {slot: f"{accuracy[slot]:.3f}" for slot in SLOTS} | {"all": f"{whole:.3f}"}
         rows.append(row | {"features by seed": f"{statistics.mean(features):.4f}", "pixels by seed": f"{statistics.mean(pixels):.4f}"})
     print(f"{machine(torch.device('cpu'))}; {config.images} scenes, read by {config.reader}\n")

@@ -22,15 +22,16 @@ from typing import Any
 
 import torch
 import tyro
-from peers import build_peer, decode, parameters
 from rounds import machine, markdown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import train
-from evaluation.metrics import SentenceSimilarity, cider_d
-from evaluation.report import score
+from diffusion.mini.world import read_slots
+from evaluation.judging import Judge
+from evaluation.meaning import SentenceSimilarity
+from evaluation.overlap import CiderD
 from tokenizer import PromptTokenizer
-from training.config import TrainConfig, mini
+from training.config import TrainConfig, mini, mini_blip, mini_git
 from training.data import Batches, TrainingData
 from training.objective import CaptionLoss
 from training.optimizer import build_optimizer
@@ -62,10 +63,12 @@ class LearningConfig:
     picture: Path | None = None
 
 
-def build(name: str, config: TrainConfig, tokenizer: PromptTokenizer) -> Any:
+PRESETS = {"ours": mini, "git": mini_git, "blip": mini_blip}
+
+
+def build(config: TrainConfig, tokenizer: PromptTokenizer) -> Any:
     torch.manual_seed(config.seed)
-    ours = build_network(config, tokenizer, text_tokens=TEXT_TOKENS, pretrained=False)
-    return ours if name == "ours" else build_peer(name, ours.config)
+    return build_network(config, tokenizer, text_tokens=TEXT_TOKENS, pretrained=False)
 
 
 def seconds_per_step(model: Any, batches: Batches, accelerator: Any) -> float:
@@ -87,25 +90,25 @@ def seconds_per_step(model: Any, batches: Batches, accelerator: Any) -> float:
 
 def learn(name: str, config: LearningConfig, tokenizer: PromptTokenizer, data: TrainingData, similarity: SentenceSimilarity) -> dict[str, Any]:
     rate = config.learning_rate if name == "ours" else config.peer_learning_rate
-    base = dataclasses.replace(mini(), data=str(config.data), learning_rate=rate, seed=config.seed, save_every=10**9)
+    base = dataclasses.replace(PRESETS[name](), data=str(config.data), learning_rate=rate, seed=config.seed, save_every=10**9)
     accelerator = start_accelerator(base.precision)
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory)
-        trial = build(name, base, tokenizer)
+        trial = build(base, tokenizer)
         step = seconds_per_step(trial, Batches(data, trial, tokenizer, run, accelerator), accelerator)
         steps = max(20, int(60 * config.minutes / step))
         plan = dataclasses.replace(
             base, max_steps=steps, warmup_steps=min(base.warmup_steps, steps // 10), evaluate_every=max(1, -(-steps // config.evaluations))
         )
-        model = build(name, plan, tokenizer)
+        model = build(plan, tokenizer)
         curve: list[dict[str, float]] = []
         clock = {"trained": 0.0, "since": time.perf_counter()}
 
         def validate(network: Any, tokenizer: Any, batches: Batches, accelerator: Any, tracker: Any, step: int) -> dict[str, float]:
             clock["trained"] += time.perf_counter() - clock["since"]
             texts, loss = write(network, tokenizer, batches, batches.validation, accelerator)
-            prompts = batches.validation.prompts
-            values = {"similarity": float(similarity(prompts, texts).mean()), "cider_d": float(cider_d(prompts, texts).mean()), "loss": loss}
+            references = [[prompt] for prompt in batches.validation.prompts]
+            values = {"similarity": float(similarity(references, texts).mean()), "cider_d": float(CiderD(references)(texts).mean()), "loss": loss}
             curve.append({"minutes": clock["trained"] / 60, "step": step} | values)
             clock["since"] = time.perf_counter()
             return values
@@ -115,19 +118,13 @@ def learn(name: str, config: LearningConfig, tokenizer: PromptTokenizer, data: T
         pairs = ValidationPairs.read(
             data.testing, batches.picture, batches.text, count=config.test_pairs, shown=0
         )  # the same, as the network takes them
-        start = time.perf_counter()
         texts, _ = write(model.eval(), tokenizer, batches, pairs, accelerator)
-        result = score(
-            name,
-            held_out,
-            texts,
-            len(pairs) / (time.perf_counter() - start),
-            similarity=similarity,
-        )
-    found = {key: value.mean for key, value in (result.metrics | result.slots).items()}
+        judge = Judge(held_out.references, held_out.groups, similarity=similarity, slots=held_out.slots, read_slots=read_slots)
+        judgement = judge(texts)
+    found = {key: value.mean for key, value in {**judgement.estimates, **judgement.slots}.items()}
     return {
         "name": name,
-        "parameters": parameters(model),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "learning_rate": rate,
         "steps": steps,
         "minutes": curve[-1]["minutes"],
@@ -144,9 +141,13 @@ def write(network: Any, tokenizer: Any, batches: Batches, pairs: ValidationPairs
     for batch in pairs.batches(batches.collate, accelerator.device, batches.picture.normalise):
         with accelerator.autocast():
             total += float(network.summed_loss(batch.images, batch.input_ids, batch.labels))
-            texts += decode(tokenizer, network.search(batch.images, num_beams=1))
+            texts += [tokenizer.decode(_before(row, network.config.eos_token_id)) for row in network.generate(batch.images, num_beams=1)[0].tolist()]
         count += batch.num_tokens
     return texts, total / count
+
+
+def _before(row: list[int], end: int) -> list[int]:
+    return row[: row.index(end)] if end in row else row
 
 
 def main(config: LearningConfig) -> None:

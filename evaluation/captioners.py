@@ -129,21 +129,31 @@ def caption_all(
     size = captioner.about.batch_size or batch_size
     starts = list(range(0, len(pictures), size))
     identity = _identity(captioner, pictures, size)
-    done = _read_kept(keep, identity) if keep is not None else {}
+    # as the first process finds it, before any of them writes
+    done = processes.gather(_read_kept(keep, identity) if keep is not None and processes.index == 0 else {})[0]
     before = sum(len(captions) for captions, _ in done.values())
     progress(before if processes.index == 0 else 0)
     mine: dict[int, tuple[list[Caption], float]] = {}
     own_share = [first for first in starts if first not in done][processes.index :: processes.count]
+    failure: Exception | None = None
     with _peak_memory() as peak, _keeping(keep, identity, processes.index) as kept:
-        for first in own_share:
-            number = min(size, len(pictures) - first)
-            images = [Image.new("RGB", (1, 1))] * number if captioner.about.blind else pictures.images(first, number)
-            start = time.perf_counter()
-            captions = _checked(captioner.caption(images), number)
-            seconds = time.perf_counter() - start
-            mine[first] = captions, seconds
-            kept(first, captions, seconds)
-            progress(number)
+        try:
+            for first in own_share:
+                number = min(size, len(pictures) - first)
+                images = [Image.new("RGB", (1, 1))] * number if captioner.about.blind else pictures.images(first, number)
+                start = time.perf_counter()
+                captions = _checked(captioner.caption(images), number)
+                seconds = time.perf_counter() - start
+                mine[first] = captions, seconds
+                kept(first, captions, seconds)
+                progress(number)
+        except Exception as error:  # the other processes wait to be told
+            failure = error
+    said = processes.gather("" if failure is None else f"{type(failure).__name__}: {failure}")
+    if failure is not None:
+        raise failure
+    if any(said):
+        raise CaptionerError(next(text for text in said if text))
     every = done | {first: found for share in processes.gather(mine) for first, found in share.items()}
     captions = [caption for first in starts for caption in every[first][0]]
     timed = [(len(every[first][0]), every[first][1]) for first in starts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class SentenceSimilarity:
             MissingExtraError: sentence-transformers is not installed.
         """
         self.encode = encode or SentenceEncoder(device="cpu")
-        self._kept: dict[str, NDArray[np.float16]] = {}
+        self._known: dict[str, NDArray[np.float32]] = {}
 
     @classmethod
     def if_there(cls, tell: Callable[[str], None]) -> SentenceSimilarity | None:
@@ -42,18 +42,22 @@ class SentenceSimilarity:
 
     def __call__(self, references: References, predictions: Sequence[str]) -> Scores:
         """(N,); an empty prediction has no meaning and gets 0."""
-        place, vectors = self._vectors([*predictions, *(prompt for prompts in references for prompt in prompts)])
+        unknown = list(dict.fromkeys(prompt for prompts in references for prompt in prompts if prompt not in self._known))
+        self._known |= self._embedded(unknown)
+        said = self._embedded([text for text in dict.fromkeys(predictions) if text not in self._known])
         return np.array(
             [
-                max(float(vectors[place[prediction]] @ vectors[place[prompt]]) for prompt in prompts) if prediction.strip() else 0.0
+                max(float(self._of(prediction, said) @ self._known[prompt]) for prompt in prompts) if prediction.strip() else 0.0
                 for prompts, prediction in zip(references, predictions, strict=True)
             ]
         )
 
-    def _vectors(self, texts: Sequence[str]) -> tuple[dict[str, int], NDArray[np.float32]]:
-        texts = list(dict.fromkeys(texts))
-        place = {text: number for number, text in enumerate(texts)}
-        return place, self.encode(texts)
+    def _of(self, text: str, said: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        found = said.get(text)
+        return self._known[text] if found is None else found
+
+    def _embedded(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(texts, self.encode(texts), strict=True)) if texts else {}
 
 
 def parts(prompt: str) -> tuple[str, frozenset[str]]:

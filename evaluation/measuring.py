@@ -82,6 +82,8 @@ def measure(
     keep = report / CAPTIONS if report is not None else None
     comparison = compare(captioners, pictures, judge, batch_size=batch_size, keep=keep, processes=processes)
     if painter is not None:
+        if first and report is not None:  # whatever becomes of the painting
+            write_report(report, comparison, pictures, title=title, about=about, contact_sheet=contact_sheet)
         about_batches: dict[str, Any] = {"batch_size": batch_size, "keep": keep, "processes": processes}
         written = {column.name: column.captioned.texts for column in comparison.columns if column.captioned is not None}
         trip = round_trip(painter, written, captioners, pictures, judge, **about_batches)

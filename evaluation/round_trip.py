@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from data.errors import DiskFullError
 from data.sources.held_out import HeldOutPictures
 from evaluation.captioners import Captioner, caption_all, file_name
 from evaluation.judging import Judge
@@ -44,6 +45,7 @@ class RoundTrip:
         encoder: what compared them, by the cosine of its features.
         ceiling: similarity of pictures painted from the true prompts, with other seeds than the originals'.
         floor: of pictures painted from other test prompts.
+        failed: why a captioner has no outcome, by its name.
         recovery: (similarity - floor) / (ceiling - floor) of each captioner's pictures after one round.
         drifts: by captioner.
     """
@@ -54,6 +56,7 @@ class RoundTrip:
     floor: Estimate
     recovery: Mapping[str, Estimate]
     drifts: Mapping[str, Drift]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,21 +109,32 @@ def round_trip(
         painted = _paint(painter, ends, seeds[0], processes, name)
         similarity[name] = [_cosine(originals, _shared_features(painter, painted, processes))]
     said: dict[str, list[list[str]]] = {}
+    failed: dict[str, str] = {}
     for name, prompts in written.items():
         said[name], similarity[name] = [list(prompts)], []
-        captioner = captioners[name]() if painter.rounds > 1 else None
+        captioner: Captioner | None = None
         for number in range(painter.rounds):
             painted = _paint(painter, said[name][-1], seeds[number], processes, name)
             similarity[name].append(_cosine(originals, _shared_features(painter, painted, processes)))
-            if captioner is not None and number + 1 < painter.rounds:
-                folder = keep / f"{file_name(name)} round {number + 2}" if keep is not None else None
-                again: Any = painted
-                captions = caption_all(captioner, again, batch_size=batch_size, progress=lambda _: None, keep=folder, processes=processes).captions
-                said[name].append([caption.text for caption in captions])
-    return _outcome(painter, judge, said, similarity) if processes.index == 0 else None
+            if number + 1 == painter.rounds:
+                break
+            folder = keep / f"{file_name(name)} round {number + 2}" if keep is not None else None
+            again: Any = painted
+            try:
+                captioner = captioner or captioners[name]()
+                about: dict[str, Any] = {"batch_size": batch_size, "keep": folder, "processes": processes}
+                said[name].append(caption_all(captioner, again, progress=lambda _: None, **about).texts)
+            except DiskFullError:
+                raise
+            except Exception as error:  # it costs this captioner's later rounds
+                failed[name] = f"round {number + 2}: {error}"
+                break
+    return _outcome(painter, judge, said, similarity, failed) if processes.index == 0 else None
 
 
-def _outcome(painter: Painter, judge: Judge, said: Mapping[str, list[list[str]]], similarity: Mapping[str, list[Scores]]) -> RoundTrip:
+def _outcome(
+    painter: Painter, judge: Judge, said: Mapping[str, list[list[str]]], similarity: Mapping[str, list[Scores]], failed: Mapping[str, str]
+) -> RoundTrip:
     ends = mean_estimates({name: similarity[name][0] for name in ("ceiling", "floor")}, judge.units)
     drifts = {}
     for name, rounds in said.items():
@@ -130,7 +144,7 @@ def _outcome(painter: Painter, judge: Judge, said: Mapping[str, list[list[str]]]
             [mean_estimates({"x": scores}, judge.units)["x"] for scores in similarity[name]],
         )
     recovery = {name: _recovery(judge, similarity[name][0], similarity["ceiling"][0], similarity["floor"][0]) for name in said}
-    return RoundTrip(painter.name, painter.encoder, ends["ceiling"], ends["floor"], recovery, drifts)
+    return RoundTrip(painter.name, painter.encoder, ends["ceiling"], ends["floor"], recovery, drifts, failed)
 
 
 def _recovery(judge: Judge, own: Scores, ceiling: Scores, floor: Scores) -> Estimate:

@@ -90,7 +90,7 @@ def share_interval(scores: Array, units: Units) -> tuple[float, float]:
         return 0.0, 1.0
     share = float(sums[:, 0].sum() / count)
     variance = groups / (groups - 1) * float(((sums[:, 0] - share * sums[:, 1]) ** 2).sum()) / count**2
-    worth = min(count, share * (1 - share) / variance) if variance > 0 else float(groups)
+    worth = share * (1 - share) / variance if variance > 0 else float(groups)
     quantile = -float(_scipy_stats().t.ppf((1 - LEVEL) / 2, groups - 1))
     square = quantile**2 / worth
     centre = (share + square / 2) / (1 + square)

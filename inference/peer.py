@@ -111,7 +111,10 @@ class PeerInverter:
         predictions: list[Prediction] = []
         each = iter(images)
         while batch := [shrunk(as_picture(image)) for image in islice(each, batch_size)]:
-            predictions += [_prediction(texts) for texts in self.captioner.write(batch, **lengths, **arguments)]
+            found = self.captioner.write(batch, **lengths, **arguments)
+            if "do_sample" in arguments:  # a search has its own ranking
+                found = [sorted(texts, key=lambda text: -text.score) for texts in found]
+            predictions += [_prediction(texts) for texts in found]
         return predictions
 
 
@@ -119,5 +122,4 @@ _LONGEST = 64
 
 
 def _prediction(texts: list[Written]) -> Prediction:
-    ranked = sorted(texts, key=lambda text: -text.score)
-    return Prediction(ranked[0].text, ranked[0].score, alternatives=[(text.text, text.score) for text in ranked[1:]])
+    return Prediction(texts[0].text, texts[0].score, alternatives=[(text.text, text.score) for text in texts[1:]])

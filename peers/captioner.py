@@ -73,12 +73,16 @@ class PeerCaptioner:
 
 
 def generate(network: Any, pixel_values: Tensor, **arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """`network.generate`: its tokens, (N, L), and the summed log-probability and number of each text's own, (N,)."""
-    found = network.generate(pixel_values=pixel_values, return_dict_in_generate=True, output_scores=True, **arguments)
+    """`network.generate`: its tokens, (N, L), and the summed log-probability and number of each text's own, (N,). The log-probabilities are the
+    network's own, whatever temperature or constraint the tokens were chosen under. No text is longer than the network has positions for."""
+    positions = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and "max_new_tokens" in arguments:
+        arguments["max_new_tokens"] = min(arguments["max_new_tokens"], positions)
+    found = network.generate(pixel_values=pixel_values, return_dict_in_generate=True, output_logits=True, **arguments)
     # BLIP generates by its text decoder, which alone knows how
     writer = getattr(network, "text_decoder", None) or getattr(network, "language_model", None) or network
     beams = getattr(found, "beam_indices", None)
-    each = writer.compute_transition_scores(found.sequences, found.scores, beams, normalize_logits=beams is None)
+    each = writer.compute_transition_scores(found.sequences, found.logits, beams, normalize_logits=True)
     written = found.sequences[:, -each.shape[1] :]
     counts = _written(written, writer)
     each = torch.where(counts, each, 0.0)

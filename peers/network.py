@@ -152,7 +152,8 @@ class PeerNetwork(nn.Module):
         """Keep the weights of this share of the encoder's depth, from the pixels on, as `ImageEncoder.freeze` does."""
         vision: Any = self.encoder if self.config.kind == "blip" else self.network.git.image_encoder.vision_model
         layers = list(vision.encoder.layers)
-        parts = [self.encoder] if share >= 1 else [vision.embeddings, *layers[: round(share * len(layers))]]
+        before = [vision.embeddings, *([] if self.config.kind == "blip" else [vision.pre_layrnorm])]  # so it is spelled
+        parts = [self.encoder] if share >= 1 else [*before, *layers[: round(share * len(layers))]]
         for part in parts:
             part.requires_grad_(False)
 

@@ -199,7 +199,7 @@ def test_what_stops_the_comparison_costs_the_comparison_alone(
     assert "The comparison is left out: no scipy. Then: python" in said
     assert not (tmp_path / "run" / "report").exists()
     with monkeypatch.context() as patch:  # a sentence model costs its own metric
-        patch.setattr("evaluation.metrics.SentenceEncoder", lambda **_: missing())
+        patch.setattr("evaluation.meaning.SentenceEncoder", lambda **_: missing())
         train_here(*arguments, "--resume", compare=True)
     said = capsys.readouterr().out
     assert "similarity is left out: no scipy" in said

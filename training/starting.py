@@ -76,7 +76,7 @@ def _build_peer(config: TrainConfig, tokenizer: PromptTokenizer, text_tokens: in
     try:
         preprocessing = _preprocessing(network)
         return build_peer(kind, _vision_transformer(network, preprocessing), preprocessing, tokenizer, **limits)
-    except EncoderError:
+    except (ConfigError, EncoderError):
         raise
     except ValueError as error:
         raise ConfigError(f"--model: {error}") from error

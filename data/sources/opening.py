@@ -6,7 +6,6 @@ import functools
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from data.errors import PairError, ShardError
@@ -95,10 +94,15 @@ class Splits:
         """Train and what comes out of it (`data.splits.divided`). Pairs without a readable prompt are left to training, which counts them."""
         train = self.parts["train"]()
         known: dict[int, tuple[str, Split | None]] = {}
+        unread: PairError | None = None
         for index in range(len(train)):
-            with suppress(PairError):
+            try:
                 prompt, metadata = train.prompt(index), train.metadata(index)
                 known[index] = group_of(prompt, metadata), declared_split(metadata.get("split"))
+            except PairError as error:
+                unread = unread or error
+        if not known and unread is not None:
+            raise ShardError(f"{self.source}: of {len(train)} pairs none has a prompt that can be read; the first: {unread}. Try --prompt-column")
         groups = {index: group for index, (group, _) in known.items()}
         pictures = picture_numbers(train)
         if isinstance(train, FolderPairs):  # where a picture has its captions together; a stream of tars could not know

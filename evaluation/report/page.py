@@ -31,7 +31,7 @@ def page(comparison: Comparison, pictures: HeldOutPictures, *, title: str, about
         title=title,
         tables=plain.tables(comparison),
         verdicts=plain.verdicts(comparison),
-        failures=[(column.name, column.failed) for column in comparison.failed],
+        failures=plain.failures(comparison),
         plots=[(caption, Markup(drawn)) for caption, drawn in _plots(comparison)],
         walls=gallery(comparison, pictures),
         metric=main_metric(comparison.judged[0]) if comparison.judged else "",

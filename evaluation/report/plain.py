@@ -55,6 +55,7 @@ def _round_trip(trip: RoundTrip) -> dict[str, Any]:
         for name, drift in trip.drifts.items()
     }
     return {
+        "failed": dict(trip.failed),
         "painter": trip.painter,
         "encoder": trip.encoder,
         "ceiling": _numbers(trip.ceiling),
@@ -100,8 +101,14 @@ def markdown(comparison: Comparison) -> str:
     sections = [str(table) for table in tables(comparison)]
     if found := verdicts(comparison):
         sections.append(found.note + "\n\n" + "\n".join(f"- {line}" for line in found.lines))
-    sections += [f"{column.name} failed: {column.failed}" for column in comparison.failed]
+    sections += [f"{name} failed: {why}" for name, why in failures(comparison)]
     return "\n\n".join(sections)
+
+
+def failures(comparison: Comparison) -> list[tuple[str, str]]:
+    """Which captioners failed, and why: of all pictures, or of a later round."""
+    trip = comparison.round_trip
+    return [(column.name, column.failed) for column in comparison.failed] + (list(trip.failed.items()) if trip is not None else [])
 
 
 def tables(comparison: Comparison) -> list[Table]:

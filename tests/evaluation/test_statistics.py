@@ -1,29 +1,111 @@
+import math
+
 import numpy as np
 import pytest
+from scipy.stats import norm, ttest_1samp
 
-from evaluation.statistics import bootstrap_mean
-
-
-def test_interval_agrees_with_the_normal_one() -> None:
-    scores = np.random.default_rng(0).normal(0.7, 0.2, 2000)
-    found = bootstrap_mean(scores)
-    half = 1.96 * scores.std() / np.sqrt(len(scores))
-    assert found.mean == pytest.approx(scores.mean())
-    assert found.low == pytest.approx(scores.mean() - half, abs=0.15 * half)
-    assert found.high == pytest.approx(scores.mean() + half, abs=0.15 * half)
+from evaluation.statistics import Estimate, Units, interval, mean_estimates, share_interval
 
 
-def test_it_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(1)
-    covered = 0
-    for seed in range(200):
-        found = bootstrap_mean((rng.random(80) < 0.3).astype(float), seed=seed, resamples=400)
-        covered += found.low <= 0.3 <= found.high
-    assert 180 <= covered <= 199
+def grouped(draw: np.random.Generator, groups: int, correlation: float) -> tuple[np.ndarray, np.ndarray]:
+    """Normal values with this correlation inside of groups of one to eight, and the groups."""
+    of_image = np.repeat(np.arange(groups), draw.integers(1, 9, groups))
+    own = draw.normal(size=len(of_image))
+    return math.sqrt(correlation) * draw.normal(size=groups)[of_image] + math.sqrt(1 - correlation) * own, of_image
 
 
-def test_constant_scores_have_no_spread() -> None:
-    assert bootstrap_mean(np.ones(5)).low == 1.0
-    assert bootstrap_mean(np.array([0.4])).high == 0.4
-    with pytest.raises(ValueError, match="no scores"):
-        bootstrap_mean(np.array([]))
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.8])
+def test_intervals_of_means_and_shares_hold_what_they_promise(correlation: float) -> None:
+    """Over 1,000 draws of 60 groups: between 93 and 97 %."""
+    draw = np.random.default_rng(7)
+    means = shares = 0
+    for number in range(1000):
+        values, of_image = grouped(draw, 60, correlation)
+        units = Units([str(group) for group in of_image])
+        scores = {"mean": values, "share": (values < norm.ppf(0.3)).astype(float)}
+        found = mean_estimates(scores, units, shares=frozenset({"share"}), seed=number)
+        means += found["mean"].low <= 0 <= found["mean"].high
+        shares += found["share"].low <= 0.3 <= found["share"].high
+    assert 930 <= means <= 970
+    assert 930 <= shares <= 970
+
+
+def test_images_of_one_prompt_are_one_piece_of_evidence() -> None:
+    values = np.random.default_rng(0).normal(size=200)
+    alone = mean_estimates({"x": values}, Units([str(i) for i in range(200)]))["x"]
+    copies = mean_estimates({"x": np.repeat(values, 5)}, Units([str(i) for i in range(200) for _ in range(5)]))["x"]
+    taken_apart = mean_estimates({"x": np.repeat(values, 5)}, Units([str(i) for i in range(1000)]))["x"]
+    assert (copies.low, copies.high) == pytest.approx((alone.low, alone.high))
+    assert taken_apart.high - taken_apart.low < 0.6 * (alone.high - alone.low)
+    assert (copies.count, copies.units) == (1000, 200)
+
+
+def test_few_independent_numbers_have_the_interval_of_student() -> None:
+    values = np.random.default_rng(3).normal(0.5, 0.2, 12)
+    found = mean_estimates({"x": values}, Units([str(i) for i in range(12)]))["x"]
+    expected = ttest_1samp(values, 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.1 * (expected.high - expected.low))
+
+
+def test_a_share_of_nothing_and_of_all_has_the_interval_of_wilson() -> None:
+    units = Units([str(i) for i in range(500)])
+    low, high = share_interval(np.zeros(500), units)
+    assert low == 0
+    assert high == pytest.approx(3.86 / 503.86, rel=0.01)  # z^2 / (n + z^2) with Student's quantile of 499
+    assert share_interval(np.ones(500), units) == pytest.approx((1 - high, 1))
+    in_groups = share_interval(np.ones(500), Units([str(i // 10) for i in range(500)]))
+    assert in_groups[0] < 1 - 5 * high  # fifty groups are worth fifty
+
+
+def test_a_share_of_independent_images_has_the_interval_of_wilson() -> None:
+    from statistics import NormalDist
+
+    scores = np.array([1.0] * 30 + [0.0] * 70)
+    low, high = share_interval(scores, Units([str(i) for i in range(100)]))
+    z, n, p = NormalDist().inv_cdf(0.975), 100, 0.3
+    centre, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    assert (low, high) == pytest.approx((centre - half, centre + half), abs=0.004)
+
+
+def test_what_does_not_count_does_not_count() -> None:
+    values = np.array([1.0, np.nan, 3.0, np.nan, 5.0, 7.0])
+    found = mean_estimates({"x": values}, Units(list("aabbcd")))["x"]
+    assert (found.mean, found.count, found.units) == (4.0, 4, 4)
+    only = mean_estimates({"x": np.array([1.0, np.nan, np.nan])}, Units(list("abc")))["x"]
+    assert (only.mean, only.count, only.units) == (1.0, 1, 1)
+    assert str(only) == "1.000 (one group: no interval)"
+
+
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    units = Units(list("ab"))
+    with pytest.raises(ValueError, match="a score of y is infinite"):
+        mean_estimates({"x": np.zeros(2), "y": np.array([0, np.inf])}, units)
+    with pytest.raises(ValueError, match="no scores of x"):
+        mean_estimates({"x": np.full(2, np.nan)}, units)
+    assert mean_estimates({}, units) == {}
+
+
+def test_the_same_draws_for_every_column_and_every_time() -> None:
+    units = Units([str(i % 30) for i in range(90)])
+    values = np.random.default_rng(0).random((90, 2))
+    totals = units.totals(values)
+    assert totals.sum(0) == pytest.approx(values.sum(0))
+    one, other = units.resampled(totals, resamples=50), units.resampled(totals[:, :1], resamples=50)
+    assert one[:, 0] == pytest.approx(other[:, 0])
+    assert units.resampled(totals, resamples=50, seed=1)[0, 0] != one[0, 0]
+
+
+def test_many_units_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    units = Units([str(i) for i in range(100)])
+    totals = units.totals(np.random.default_rng(0).random((100, 1)))
+    whole = units.resampled(totals, resamples=30)
+    monkeypatch.setattr("evaluation.statistics._BLOCK", 700)
+    assert units.resampled(totals, resamples=30)[:, 0] == pytest.approx(whole[:, 0])
+
+
+def test_established_is_what_holds_no_zero() -> None:
+    assert Estimate(0.1, 0.01, 0.2, 5, 5).established
+    assert Estimate(-0.1, -0.2, -0.01, 5, 5).established
+    assert not Estimate(0.1, -0.01, 0.2, 5, 5).established
+    assert not Estimate(0.0, 0.0, 0.0, 5, 5).established
+    assert interval(np.array([1.0]), 1) == (-math.inf, math.inf)

@@ -8,7 +8,7 @@ import pytest
 
 from tokenizer import PromptTokenizer
 from train import parse
-from training.config import PRESETS, ConfigError, TrainConfig, mini
+from training.config import PRESETS, ConfigError, NetworkName, TrainConfig, mini, mini_git, preset_of
 from training.estimate import estimate
 from training.starting import build_network, model_config
 
@@ -20,30 +20,97 @@ def test_every_preset_builds_without_storage(name: str) -> None:
     assert config.run_directory == Path("runs") / name
     built = dataclasses.replace(model_config(config.model, tokenizer), vocab_size=config.model.vocab_size)
     needs = estimate(built, batch_size=config.batch_size, text_tokens=24, half=True, frozen=config.frozen_encoder)
-    millions = (needs.encoder_parameters + needs.decoder_parameters) / 1e6
-    assert {"mini": 2 < millions < 5, "photos": 9 < millions < 12, "small": 30 < millions < 40, "base": 140 < millions < 160}[name]
-    assert needs.states + needs.activations < {"mini": 1e9, "photos": 8e9, "small": 12e9, "base": 24e9}[name]
-    if name != "mini":
-        assert config.model.pretrained_encoder
+    millions = (needs.encoder_parameters + needs.decoder_parameters) / 1e6  # of the preset's sizes in our own network, whatever it trains
+    smallest, largest, memory = {
+        "mini": (2, 5, 1e9),
+        "mini-git": (2, 5, 1e9),
+        "mini-blip": (2, 5, 1e9),
+        "photos": (9, 12, 8e9),
+        "finetune": (140, 160, 24e9),
+        "small": (30, 40, 12e9),
+        "base": (140, 160, 24e9),
+    }[name]
+    assert smallest < millions < largest
+    assert needs.states + needs.activations < memory
+    if config.model.pretrained_encoder:
         assert built.preprocessing.mean in ((0.5, 0.5, 0.5), (0.48145466, 0.4578275, 0.40821073))  # what those weights have seen
+    assert config.model.pretrained_encoder == (name in ("photos", "small", "base"))
 
 
 def test_the_presets_are_those_of_the_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "TRAINING.md").read_text(encoding="utf-8")
     rows = {cells[1].strip(" `"): cells for line in page.splitlines() if len(cells := line.split("|")) == 7}
+    by_muon = re.search(r"^- (.*?) `--optimizer muon`", page, re.MULTILINE)
+    assert by_muon is not None
     for name, preset in PRESETS.items():
         config = preset()
         shape = re.search(r"(\d+) layers x (\d+)", rows[name][3])
-        assert shape is not None
-        assert tuple(map(int, shape.groups())) == (config.model.layers, config.model.width)
+        if name == "finetune":  # whose network is a checkpoint's
+            assert shape is None
+            assert "`--init`" in rows[name][3]
+        else:
+            assert shape is not None
+            assert tuple(map(int, shape.groups())) == (config.model.layers, config.model.width)
         assert re.match(rf" {config.batch_size}\b", rows[name][4])
-        assert (f"`{name}` has `--optimizer muon`" in page) == (config.optimizer == "muon")
+        assert (f"`{name}`" in by_muon[1]) == (config.optimizer == "muon")
         assert (f"`{name}` evaluates and exports a running mean" in page) == (config.ema_decay > 0)
         assert ("frozen" in rows[name][3]) == (config.frozen_encoder == 1) == config.reuse_features
+        assert [kind for kind in ("GIT", "BLIP") if f"Hugging Face's {kind}" in rows[name][3]] == (
+            {"hf-git": ["GIT"], "hf-blip": ["BLIP"]}.get(config.network, [])
+        )
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    config = dataclasses.replace(mini(), out=tmp_path / "x", learning_rate=0.5)
+@pytest.mark.parametrize(
+    ("line", "preset"),
+    [
+        ("", "mini"),
+        ("--data d --seed 3", "mini"),
+        ("--network reprompt", "mini"),
+        ("--network hf-git", "mini-git"),
+        ("--data d --network=hf-git --seed 3", "mini-git"),
+        ("--network hf-blip", "mini-blip"),
+        ("--init d", "finetune"),
+        ("--init=d", "finetune"),
+        ("--network hf-git --init d", "finetune"),
+        ("--init d --network=hf-blip", "finetune"),
+    ],
+)
+def test_a_command_line_without_a_preset_has_the_one_of_what_it_trains(line: str, preset: str) -> None:
+    arguments = line.split()
+    assert preset_of(arguments) == preset
+    config, wished = parse(arguments), PRESETS[preset]()
+    assert (config.name, config.learning_rate, config.model) == (preset, wished.learning_rate, wished.model)
+    assert config.network == next((network for network in ("hf-git", "hf-blip") if network in line), "reprompt")
+    assert config.init == ("d" if "--init" in line else None)
+
+
+def test_a_preset_that_is_named_is_the_one() -> None:
+    for arguments, name in (
+        (["base", "--init", "d"], "base"),
+        (["small", "--network", "hf-git", "--model.no-pretrained-encoder"], "small"),
+        (["mini-blip", "--init", "d"], "mini-blip"),
+        (["mini-blip", "--network", "hf-git"], "mini-blip"),
+    ):
+        config, wished = parse(arguments), PRESETS[name]()
+        assert (config.name, config.max_steps, config.batch_size) == (name, wished.max_steps, wished.batch_size)
+        assert config.network == ("hf-git" if "hf-git" in arguments else wished.network)
+
+
+@pytest.mark.parametrize("network", ["hf-git", "hf-blip"])
+def test_what_a_peer_cannot_do_is_named(network: NetworkName) -> None:
+    frozen = dataclasses.replace(mini_git(), network=network, frozen_encoder=1.0)
+    with pytest.raises(ConfigError, match=f"{network} takes pictures, not features computed before; add --no-reuse-features"):
+        dataclasses.replace(frozen, reuse_features=True)
+    for changes in ({"pretrained_encoder": True}, {"encoder_file": Path("weights.pth")}):
+        model = dataclasses.replace(mini_git().model, **changes)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"{network} has an encoder of its own, into which timm's weights do not go"):
+            dataclasses.replace(frozen, model=model)
+        assert dataclasses.replace(frozen, model=model, init="somewhere").init == "somewhere"  # --model is not used then
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path, preset: str) -> None:
+    config = dataclasses.replace(PRESETS[preset](), out=tmp_path / "x", learning_rate=0.5)
     config.save(tmp_path / "config.json")
     assert TrainConfig.load(tmp_path / "config.json") == config
 

@@ -18,7 +18,7 @@ from data.files import write_json
 from data.loading.stream import spread as stream_spread
 from data.sources.chosen import ChosenPairs, PairSource, prompts, spread
 from data.sources.folders import FolderPairs
-from data.sources.held_out import HeldOutPairs, spread_pairs
+from data.sources.held_out import HeldOutPictures, spread_pairs
 from data.sources.hub import HubPairs, image_column, named_splits
 from data.sources.opening import open_pairs, open_splits
 from data.sources.pictures import picture_numbers
@@ -307,7 +307,7 @@ def test_the_first_pairs_come_from_everywhere(tmp_path: Path) -> None:
     counts = Counter(key.split("/")[0] for key in first)
     assert len(counts) == 8
     assert max(counts.values()) <= 16
-    assert HeldOutPairs.of(pairs, 64).keys == first == [pair.key for _, pair in islice(spread_pairs(pairs), 64) if pair is not None]
+    assert HeldOutPictures.of(pairs, 64).keys == first == [pair.key for _, pair in islice(spread_pairs(pairs), 64) if pair is not None]
     (tmp_path / "one").rename(tmp_path / "two")
     write_captioned(tmp_path / "two" / "train" / "z", 0, 50)
     again = open_splits(str(tmp_path / "two")).parts["train"]()

@@ -1,0 +1,194 @@
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compared import PROMPTS, Told, pictures
+from PIL import Image
+
+from evaluation.captioners import About, Caption, Captioned, CaptionerError, as_confidence, caption_all, file_name
+from evaluation.processes import Processes
+
+TEXTS = [f"text {number}" for number in range(10)]
+
+
+def run(captioner: Told, count: int = 7, **how: object) -> Captioned:
+    return caption_all(captioner, pictures(count), **({"batch_size": 3, "progress": lambda _: None} | how))  # type: ignore[arg-type]
+
+
+def test_every_picture_is_captioned_once_in_order() -> None:
+    told, seen = Told(TEXTS, 0.5), []
+    found = run(told, progress=seen.append)
+    assert found.texts == TEXTS[:7]
+    assert {caption.confidence for caption in found.captions} == {0.5}
+    assert told.seen == [3, 3, 1]
+    assert sum(seen) == 7
+    assert run(Told(TEXTS, batch_size=2)).seconds[0][0] == 2  # its own choice
+
+
+def test_reading_pictures_is_not_timed_nor_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    some = pictures(7)
+    read = type(some.source).image
+
+    def slow(source: object, index: int) -> Image.Image:
+        now[0] += 100.0
+        return read(source, index)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(some.source), "image", slow)
+
+    class Slow(Told):
+        def caption(self, images: list[Image.Image]) -> list[Caption]:  # type: ignore[override]
+            now[0] += (9.0 if not self.seen else 0.5) * len(images)
+            return super().caption(images)
+
+    found = caption_all(Slow(TEXTS), some, batch_size=3, progress=lambda _: None)
+    assert found.images_per_second == pytest.approx(2.0)
+    assert found.latency(0.5) == pytest.approx(0.5)
+    assert found.latency(0.95) == pytest.approx(9.0)
+    assert Captioned([], [(4, 2.0)], 0).images_per_second == 2.0  # where there is one batch alone
+
+
+def test_who_writes_without_looking_is_shown_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Blind(Told):
+        def caption(self, images: list[Image.Image]) -> list[Caption]:  # type: ignore[override]
+            assert all(image.size == (1, 1) for image in images)
+            return [Caption("x")] * len(images)
+
+    some = pictures(4)
+    monkeypatch.setattr(type(some.source), "image", lambda *_: pytest.fail("a picture was read"))
+    assert caption_all(Blind(TEXTS, blind=True), some, batch_size=3, progress=lambda _: None).texts == ["x"] * 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda images: [Caption("x")], "1 captions for 3 pictures"),
+        (lambda images: None, "NoneType captions for 3"),
+        (lambda images: ["x"] * len(images), "3 captions for 3"),
+        (lambda images: [Caption(None)] * len(images), "None for a text"),
+        (lambda images: [Caption("x", float("nan"))] * len(images), "a confidence of nan"),
+        (lambda images: [Caption("x", 1.5)] * len(images), "a confidence of 1.5"),
+    ],
+)
+def test_answers_that_are_of_no_use_are_refused(answer: object, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(TEXTS)
+    monkeypatch.setattr(told, "caption", answer)
+    with pytest.raises(CaptionerError, match=message):
+        run(told)
+
+
+class Stopped(Told):
+    """Stops at its third batch, as if the machine had."""
+
+    def caption(self, images: list[Image.Image]) -> list[Caption]:  # type: ignore[override]
+        if len(self.seen) == 2:
+            raise KeyboardInterrupt
+        return super().caption(images)
+
+
+def test_an_interrupted_run_goes_on_without_captioning_anything_twice(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(Stopped(TEXTS), keep=tmp_path)
+    (file,) = tmp_path.iterdir()
+    with open(file, "a", encoding="utf-8") as torn:
+        torn.write('{"first": 6, "capt')  # cut in the middle of a line
+    again, seen = Told(TEXTS), []
+    found = run(again, keep=tmp_path, progress=seen.append)
+    assert again.seen == [1]
+    assert found.texts == TEXTS[:7]
+    assert (found.kept, sum(seen)) == (6, 7)
+    assert run(Told(TEXTS), keep=tmp_path).kept == 7
+
+
+def test_what_another_captioner_wrote_or_on_other_pictures_is_not_taken(tmp_path: Path) -> None:
+    run(Told(TEXTS), keep=tmp_path)
+    for other in (Told(TEXTS[::-1]), Told(TEXTS, settings={"num_beams": 2}), Told(TEXTS, precision="bfloat16")):
+        assert run(other, keep=tmp_path).kept == 0
+    assert run(Told(TEXTS), count=6, keep=tmp_path).kept == 0
+    assert run(Told(TEXTS), keep=tmp_path, batch_size=2).kept == 0
+    assert run(Told(TEXTS), keep=tmp_path).kept == 7  # its own is still there
+
+
+class _Shared(Processes):
+    """Processes that are threads."""
+
+    def __new__(cls, *_: object) -> "_Shared":
+        return object.__new__(cls)
+
+    def __init__(self, index: int, count: int, board: list[dict[int, object]], barrier: threading.Barrier) -> None:
+        object.__setattr__(self, "index", index)
+        object.__setattr__(self, "count", count)
+        object.__setattr__(self, "board", board)
+        object.__setattr__(self, "barrier", barrier)
+
+    def gather(self, thing: object) -> list:  # type: ignore[override]
+        board, barrier = vars(self)["board"], vars(self)["barrier"]
+        board[0][self.index] = thing
+        barrier.wait(20)
+        found = [board[0][index] for index in range(self.count)]
+        barrier.wait(20)
+        return found
+
+
+def on_threads(captioners: list[Told], **how: object) -> list[object]:
+    board, barrier = [{}], threading.Barrier(len(captioners))
+    found: list[object] = [None] * len(captioners)
+
+    def work(index: int) -> None:
+        try:
+            found[index] = run(captioners[index], processes=_Shared(index, len(captioners), board, barrier), **how)
+        except Exception as error:
+            found[index] = error
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(captioners))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return found
+
+
+def test_several_processes_caption_the_same_batches_as_one(tmp_path: Path) -> None:
+    told = [Told(TEXTS), Told(TEXTS)]
+    found = on_threads(told, keep=tmp_path)
+    assert [one.texts for one in found] == [TEXTS[:7]] * 2  # type: ignore[attr-defined]
+    assert sorted([told[0].seen, told[1].seen]) == [[3], [3, 1]] or [told[0].seen, told[1].seen] == [[3, 1], [3]]
+    assert len(list(tmp_path.iterdir())) == 2
+    assert run(Told(TEXTS), keep=tmp_path).kept == 7  # whoever goes on
+
+
+def test_a_failure_of_one_process_is_one_of_all() -> None:
+    class Broken(Told):
+        def caption(self, images: list[Image.Image]) -> list[Caption]:  # type: ignore[override]
+            raise RuntimeError("out of memory")
+
+    one, other = on_threads([Told(TEXTS), Broken(TEXTS)])
+    assert isinstance(other, RuntimeError)
+    assert isinstance(one, CaptionerError)
+    assert "RuntimeError: out of memory" in str(one)
+
+
+def test_memory_is_what_the_process_grew_by() -> None:
+    class Large(Told):
+        def caption(self, images: list[Image.Image]) -> list[Caption]:  # type: ignore[override]
+            block = np.ones(50_000_000, dtype=np.uint8)
+            time.sleep(0.2)
+            return super().caption(images) if block[0] else []
+
+    assert run(Large(TEXTS), count=2).memory > 40_000_000
+
+
+def test_a_probability_comes_of_its_logarithm() -> None:
+    assert as_confidence(0.0) == as_confidence(1e-9) == 1.0
+    assert as_confidence(-2.0) == pytest.approx(0.1353, abs=1e-4)
+    assert as_confidence(float("nan")) is as_confidence(float("-inf")) is None
+
+
+def test_names_become_names_of_files() -> None:
+    assert file_name("blip=/a/b c") == "blip__a_b_c"
+    assert json.dumps(About().source) == '""'
+    assert PROMPTS
