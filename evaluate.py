@@ -164,10 +164,11 @@ def main(config: EvaluateConfig) -> int:
     what = f"{len(pictures)} pictures of {config.data} ({config.split}) in {len(set(pictures.groups))} groups of prompts"
     painter = _painter(config, inverter, clip) if config.round_trip else None
     asked = {**search, "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "limit": config.limit, "bootstrap_seed": 0}
+    origin: dict[str, Any] = {"data": config.data, "split": config.split, "splits": str(splits), "training": lambda: splits["train"]}
     comparison = measure(
         captioners,
         pictures,
-        about=provenance(pictures, data=config.data, split=config.split, splits=str(splits), settings=asked),
+        about=provenance(pictures, **origin, settings=asked) if first else {},
         title=f"{config.checkpoint} on {what}",
         read_slots=read_slots,
         contact_sheet=partial(contact_sheet, columns=8, cell=192, lines=7),

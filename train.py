@@ -451,7 +451,9 @@ def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, fl
     comparison = measure(
         captioners,
         pictures,
-        about=provenance(pictures, data=config.data, split="test", splits=data.about_splits, settings={"seed": config.seed}),
+        about=provenance(
+            pictures, data=config.data, split="test", splits=data.about_splits, training=lambda: data.known, settings={"seed": config.seed}
+        ),
         title=f"{run} on {len(pictures)} test pictures of {config.data}",
         read_slots=read_slots,
         contact_sheet=partial(contact_sheet, columns=8, cell=192, lines=7),

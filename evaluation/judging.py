@@ -121,8 +121,7 @@ class Judge:
         whole, drawn = bleu(totals.sum(0)), bleu(self.units.resampled(totals))
         about = {"count": len(statistics), "units": self.units.count}
         intervals = [interval(drawn[:, number], self.units.count) for number in range(4)]
-        bounded = [(max(0.0, low), min(1.0, high)) for low, high in intervals]
-        return {name: Estimate(float(whole[number]), *bounded[number], **about) for number, name in enumerate(BLEU_NAMES)}
+        return {name: Estimate(float(whole[number]), *intervals[number], **about) for number, name in enumerate(BLEU_NAMES)}
 
     def differences(self, one: Judgement, other: Judgement) -> dict[str, Estimate]:
         """How much more `one` has than `other`, image by image, with intervals: by the same draws of units for both."""

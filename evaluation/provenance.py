@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
+from data.errors import ImageError, PairError, ShardError
+from data.sources.chosen import PairSource
 from data.sources.held_out import HeldOutPictures
 
 _LIBRARIES = ("reprompt", "torch", "timm", "transformers", "sentence-transformers", "pycocoevalcap", "pillow", "numpy", "scipy")
 
 
-def provenance(pictures: HeldOutPictures, *, data: str, split: str, splits: str = "", settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def provenance(
+    pictures: HeldOutPictures,
+    *,
+    data: str,
+    split: str,
+    splits: str = "",
+    training: Callable[[], PairSource] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """
     Args:
         data: what was given as --data.
         splits: what was done to it to have splits; empty where it declares them.
+        training: opens the training pairs that came with the pictures, for the audit.
         settings: of the comparison, its seed among them.
     """
     return {
@@ -32,12 +43,43 @@ def provenance(pictures: HeldOutPictures, *, data: str, split: str, splits: str 
             "references": sum(map(len, pictures.references)),
             "groups": len(set(pictures.groups)),
             "left_out": dict(pictures.unread),
+            "audit": audit(pictures, training),
         },
         "settings": dict(settings or {}),
         "versions": {"python": platform.python_version(), **{name: found for name in _LIBRARIES if (found := _version(name)) is not None}},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads",
         "command": " ".join(sys.argv),
     }
+
+
+def audit(pictures: HeldOutPictures, training: Callable[[], PairSource] | None) -> dict[str, Any] | str:
+    """How many of the pictures have a prompt, but for case and space, or a group of prompts that training pairs have too: all of them are read.
+    (`python -m data.audit` finds near-duplicates of prompts and pictures as well.)"""
+    if training is None:
+        return "not made"
+    try:
+        source = training()
+    except ShardError as error:
+        return f"there are no training pairs to compare with: {error}"
+    known: set[str] = set()
+    groups: set[str] = set()
+    read = 0
+    for number in range(len(source)):
+        try:
+            known.add(_plain(source.prompt(number)))
+            groups.add(str(source.metadata(number).get("prompt_group", "")))
+            read += 1
+        except (ImageError, PairError):
+            continue
+    return {
+        "training_pairs": read,
+        "pictures_with_a_training_prompt": sum(any(_plain(prompt) in known for prompt in prompts) for prompts in pictures.references),
+        "pictures_of_a_training_group": sum(group in groups for group in pictures.groups),
+    }
+
+
+def _plain(prompt: str) -> str:
+    return " ".join(prompt.casefold().split())
 
 
 def _version(name: str) -> str | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from tokenizers import Tokenizer
 
@@ -47,7 +49,7 @@ def peer_kind(source: str) -> str:
     """
     library = transformers()
     try:
-        return str(library.AutoConfig.from_pretrained(source).model_type)
+        return str(library.AutoConfig.from_pretrained(source, local_files_only=_alone(source)).model_type)
     except Exception as error:  # the libraries behind it raise many kinds
         raise CheckpointError(_not_loaded(source, error)) from error
 
@@ -63,9 +65,10 @@ def load_peer(kind: Kind, source: str) -> tuple[Any, Any]:
     if found != kind:
         raise CheckpointError(f"{source} holds a model of the type {found!r}, not {kind!r}")
     library = transformers()
+    here = {"local_files_only": _alone(source)}
     try:
-        processor = library.AutoProcessor.from_pretrained(source)
-        network, loaded = getattr(library, _CLASSES[kind]).from_pretrained(source, use_safetensors=True, output_loading_info=True)
+        processor = library.AutoProcessor.from_pretrained(source, **here)
+        network, loaded = getattr(library, _CLASSES[kind]).from_pretrained(source, use_safetensors=True, output_loading_info=True, **here)
     except Exception as error:
         raise CheckpointError(_not_loaded(source, error)) from error
     if lacking := sorted({*loaded["missing_keys"], *(str(key) for key in loaded["mismatched_keys"])}):
@@ -74,6 +77,20 @@ def load_peer(kind: Kind, source: str) -> tuple[Any, Any]:
     if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_ids):  # where there is none, transformers makes one without words
         raise CheckpointError(f"{source} has no tokenizer (tokenizer.json or vocab.txt); copy it again, whole")
     return network.eval(), processor
+
+
+def _alone(source: str) -> bool:
+    """Whether a Hub id can only come from what was downloaded before: the Hub's name is not known here. Its library would ask again and again for half
+    a minute, for each file."""
+    if Path(source).exists() or any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
+        return False
+    from huggingface_hub.constants import ENDPOINT
+
+    try:
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+    except OSError:
+        return True
+    return False
 
 
 def _not_loaded(source: str, error: Exception) -> str:
@@ -90,7 +107,9 @@ def peer_tokenizer(source: str) -> PromptTokenizer:
     """
     library = transformers()
     try:
-        return PromptTokenizer(Tokenizer.from_str(library.AutoTokenizer.from_pretrained(source).backend_tokenizer.to_str()))
+        return PromptTokenizer(
+            Tokenizer.from_str(library.AutoTokenizer.from_pretrained(source, local_files_only=_alone(source)).backend_tokenizer.to_str())
+        )
     except TokenizerError as error:
         raise CheckpointError(f"the tokenizer of {source} cannot be used: {error}") from error
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
@@ -35,7 +36,7 @@ def page(comparison: Comparison, pictures: HeldOutPictures, *, title: str, about
         plots=[(caption, Markup(drawn)) for caption, drawn in _plots(comparison)],
         walls=gallery(comparison, pictures),
         metric=main_metric(comparison.judged[0]) if comparison.judged else "",
-        facts=_facts(about),
+        facts=_facts({**about, "captioner": {column.name: asdict(column.about) for column in comparison.columns}}),
     )
 
 

@@ -233,4 +233,6 @@ def verdicts(comparison: Comparison) -> Verdicts | None:
 
 
 def _signed(one: Estimate) -> str:
+    if not math.isfinite(one.high - one.low):
+        return f"{one.mean:+.3f} (one group: no interval)"
     return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"

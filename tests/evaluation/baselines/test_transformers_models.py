@@ -54,6 +54,40 @@ def save_blip(directory: Path) -> None:
     BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), bert_tokenizer(directory)).save_pretrained(directory)
 
 
+def save_blip2(directory: Path) -> None:
+    from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
+
+    torch.manual_seed(0)
+    tokenizer = bert_tokenizer(directory)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})  # type: ignore[attr-defined]
+    size = len(tokenizer)  # type: ignore[arg-type]
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"model_type": "opt", "vocab_size": size, "hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text |= {"word_embed_proj_dim": 16, "max_position_embeddings": 80, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    config = Blip2Config(
+        vision_config=small | {"image_size": 32, "patch_size": 16},
+        qformer_config=small | {"vocab_size": size, "encoder_hidden_size": 16, "cross_attention_frequency": 1},
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=size - 1,
+    )
+    Blip2ForConditionalGeneration(config).save_pretrained(directory)
+    Blip2Processor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer, num_query_tokens=4).save_pretrained(directory)
+
+
+def test_blip2_writes_what_transformers_makes_it_write(tmp_path: Path) -> None:
+    from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+    save_blip2(tmp_path)
+    model, processor = Blip2ForConditionalGeneration.from_pretrained(tmp_path).eval(), AutoProcessor.from_pretrained(tmp_path)
+    for beams in (1, 3):
+        tokens = model.generate(**processor(images=IMAGES, return_tensors="pt"), num_beams=beams, max_new_tokens=5)
+        expected = [text.strip() for text in processor.batch_decode(tokens, skip_special_tokens=True)]
+        captions = build(f"blip2={tmp_path}", beams).caption(IMAGES)
+        assert [caption.text for caption in captions] == expected
+        assert all(caption.confidence is not None and 0 < caption.confidence < 1 for caption in captions)
+
+
 def build(spec: str, num_beams: int = 2) -> HuggingFace:
     name, _, source = spec.partition("=")
     return HuggingFace(name, source, num_beams=num_beams, max_new_tokens=5, device=torch.device("cpu"))
