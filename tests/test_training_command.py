@@ -187,7 +187,7 @@ def test_what_stops_the_comparison_costs_the_comparison_alone(
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(sys, "argv", ["train.py", "mini", "--out", "a run's"])
-        patch.setattr(train, "score", interrupted)
+        patch.setattr(train, "measure", interrupted)
         train_here(*arguments, compare=True)
     assert "The comparison was stopped; the model is whole in" in str(stopped.value)
     assert str(stopped.value).endswith("To have the report later: python train.py mini --out 'a run'\"'\"'s' --resume")

@@ -106,6 +106,9 @@ def test_samples_come_likeliest_first_and_are_those_of_the_seed_whatever_the_oth
     assert writer.sample(files[::-1], seed=3, batch_size=2, **options) == found[::-1]
     assert writer.sample([files[2]], seed=3, **options) == [found[2]]
     assert writer.sample(files, seed=4, **options) != found
+    alike = [read_image(path).resize((32, 32)) for path in files]
+    flat = writer.sample(alike, seed=3, temperature=1e6, max_new_tokens=8)  # where the network has no say, each picture has chances of its own
+    assert len({prediction.prompt for prediction in flat}) == len(files)
     assert writer.sample(files, **options) != writer.sample(files, **options)  # without a seed anew each time
 
 

@@ -134,11 +134,11 @@ def test_nothing_of_a_former_model_stays(tmp_path: Path, kind: str) -> None:
         (tmp_path / name).write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ".writing").mkdir()  # of a save that was interrupted
-    (tmp_path / ".writing" / "model.safetensors").write_text("")
+    (tmp_path / ".writing" / "added_tokens.json").write_text("{}")
     peer = small_peer(kind)
     peer.save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert not names & {*former, ".writing"}
+    assert not names & {*former, ".writing", "added_tokens.json"}
     written = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "processor_config.json", "README.md"}
     assert names - {"generation_config.json"} == {*written, "notes.txt"}
     peer.save_pretrained(tmp_path)

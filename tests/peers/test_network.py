@@ -153,7 +153,6 @@ def attention_by_hand(peer: PeerNetwork, input_ids: Tensor) -> list[Tensor]:
 def test_where_it_looks_is_the_mean_attention_over_layers_and_heads(kind: str) -> None:
     peer = small_peer(kind)
     input_ids = torch.tensor([[begin_of(peer), 5, 9, 11, 30], [begin_of(peer), 40, 8, 7, 6]])
-    before = [peer.network.config._attn_implementation, peer.network.config.vision_config._attn_implementation]
     maps = peer.attention_maps(pixels(2), input_ids)
     assert maps is not None
     assert maps.shape == (2, 5, 4, 4)
@@ -163,10 +162,26 @@ def test_where_it_looks_is_the_mean_attention_over_layers_and_heads(kind: str) -
     over_patches = torch.stack(layers).mean((0, 2))[..., 1:IMAGE_TOKENS]
     torch.testing.assert_close(maps.flatten(2), over_patches / over_patches.sum(-1, keepdim=True), atol=1e-5, rtol=1e-4)
     assert float(maps.max() / maps.min()) > 1.5  # it looks somewhere
-    assert [peer.network.config._attn_implementation, peer.network.config.vision_config._attn_implementation] == before
+
+
+def test_the_way_attention_is_computed_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GIT has one way alone today; where it has several, the quick one hands no weights over, and training goes on with it."""
+    peer = small_peer("git")
+    config, chosen = peer.network.config, []
+
+    def choose(way: str) -> None:
+        chosen.append(way)
+        config._attn_implementation = way
+
+    monkeypatch.setattr(peer.network, "set_attn_implementation", choose)
+    config._attn_implementation = "sdpa"
+    input_ids = torch.tensor([[1, 5, 9]])
+    assert peer.attention_maps(pixels(1), input_ids) is not None
+    assert chosen == ["eager", "sdpa"]
     with pytest.raises(IndexError):
-        peer.attention_maps(pixels(2), input_ids + 1000)
-    assert [peer.network.config._attn_implementation, peer.network.config.vision_config._attn_implementation] == before
+        peer.attention_maps(pixels(1), input_ids + 1000)
+    assert chosen == ["eager", "sdpa"] * 2
+    assert config._attn_implementation == "sdpa"
 
 
 def vision_layers(kind: str, learning: set[str]) -> set[str]:
