@@ -80,8 +80,8 @@ def load_peer(kind: Kind, source: str) -> tuple[Any, Any]:
 
 
 def _alone(source: str) -> bool:
-    """Whether a Hub id can only come from what was downloaded before: the Hub's name is not known here. Its library would ask again for half a minute,
-    for each file."""
+    """Whether a Hub id can only come from what was downloaded before: the Hub's name is not known here. Its library would ask again and again for
+    half a minute, for each file."""
     if Path(source).exists() or any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
         return False
     from huggingface_hub.constants import ENDPOINT
