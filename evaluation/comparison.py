@@ -82,9 +82,12 @@ def compare(
     for name, build in captioners.items():
         column = _captioned(name, build, pictures, batch_size, keep / file_name(name) if keep is not None else None, processes)
         if processes.index == 0 and column.captioned is not None:
-            captions = column.captioned.captions
-            judgement = judge([caption.text for caption in captions], [caption.confidence for caption in captions])
-            column = Column(name, column.about, column.captioned, judgement)
+            taken = column.captioned
+            try:
+                judgement = judge(taken.texts, [caption.confidence for caption in taken.captions])
+                column = Column(name, column.about, taken, judgement)
+            except ValueError as error:  # of scores that are no numbers
+                column = Column(name, column.about, taken, failed=_explained(error))
         columns.append(column)
     if columns and columns[0].judgement is not None:
         ours = columns[0].judgement

@@ -47,6 +47,15 @@ def test_a_captioner_that_fails_costs_its_own_column() -> None:
     assert last.differences["exact_match"].established
 
 
+def test_scores_that_are_no_numbers_cost_a_column_too() -> None:
+    some = pictures(4)
+    judge = judge_of(some)
+    judge.clip_scores = lambda texts: {"clip_score": np.full(4, np.inf if texts[0] == "a pig" else 0.5)}
+    found = compare({"ours": lambda: Told(RIGHT), "broken": lambda: Told(WRONG)}, some, judge)
+    assert [column.name for column in found.judged] == ["ours"]
+    assert found.failed[0].failed == "ValueError: a score of clip_score is infinite"
+
+
 def test_where_the_first_fails_the_others_stand_alone() -> None:
     some = pictures(4)
     found = compare({"ours": broken, "other": lambda: Told(RIGHT)}, some, judge_of(some))
