@@ -56,12 +56,12 @@ class EvaluateConfig:
     """Measure on what is there of a data set directory that is not finished."""
     limit: int = 1000
     """Pictures to measure on, at most."""
-    num_beams: int = 4
-    """Hypotheses that each captioner keeps while searching."""
+    num_beams: int | None = None
+    """Hypotheses that each captioner keeps while searching: by default 4, of published ones as many as their authors use (docs/EVALUATION.md)."""
     length_penalty: float = 1.0
     """Of the checkpoint's search: above 1 favours longer prompts, below 1 shorter ones."""
-    max_new_tokens: int = 40
-    """Tokens that BLIP and GIT write at most."""
+    max_new_tokens: int | None = None
+    """Tokens that BLIP and GIT write at most: by default 40, and the published ones as their authors have it."""
     batch_size: int = 32
     """Pictures that go through a network together."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -156,7 +156,7 @@ def main(config: EvaluateConfig) -> int:
         interrogator=config.interrogator,
         vlm=config.vlm,
     )
-    search: dict[str, Any] = {"num_beams": config.num_beams, "length_penalty": config.length_penalty}
+    search: dict[str, Any] = {"num_beams": config.num_beams or 4, "length_penalty": config.length_penalty}
     captioners: dict[str, Callable[[], Captioner]] = {"reprompt": lambda: InverterCaptioner(inverter, config.checkpoint, **search)}
     captioners |= {spec: partial(build_baseline, spec, settings) for spec in config.baseline}
     if config.split == "train" and any(spec.startswith("nearest") for spec in config.baseline):

@@ -63,12 +63,13 @@ class Settings:
     Attributes:
         known: the training pairs of `constant` and `nearest`.
         count: how many pictures will be captioned.
+        num_beams, max_new_tokens: of transformers' models; None for what is usual for each.
     """
 
     known: Known
     count: int
-    num_beams: int = 4
-    max_new_tokens: int = 40
+    num_beams: int | None = None
+    max_new_tokens: int | None = None
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
     interrogator: InterrogatorConfig = field(default_factory=InterrogatorConfig)

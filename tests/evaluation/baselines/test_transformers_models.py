@@ -171,3 +171,21 @@ def test_other_weights_are_another_captioner(tmp_path: Path) -> None:
     weights[name].flatten()[:2] = weights[name].flatten()[:2].flip(0) + 0.01
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     assert build(f"git={tmp_path}").about.fingerprint != before
+
+
+def test_they_search_as_their_authors_have_it_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_blip(tmp_path)
+    from evaluation.baselines import transformers_models
+
+    kind, _, published = transformers_models.MODELS["blip"]
+    monkeypatch.setitem(transformers_models.MODELS, "blip", (kind, str(tmp_path), published))
+
+    def arguments(source: str = "", **told: int) -> dict[str, int]:
+        return HuggingFace("blip", source, device="cpu", **told).arguments  # type: ignore[arg-type]
+
+    assert arguments() == {"num_beams": 3, "min_new_tokens": 5, "max_new_tokens": 20}
+    assert arguments(num_beams=2) == {"num_beams": 2, "min_new_tokens": 5, "max_new_tokens": 20}
+    assert arguments(max_new_tokens=4) == {"num_beams": 3, "min_new_tokens": 4, "max_new_tokens": 4}
+    assert arguments(str(tmp_path)) == {"num_beams": 4, "max_new_tokens": 40}  # perhaps trained on prompts
+    captions = HuggingFace("blip", "", device="cpu").caption(IMAGES)
+    assert len(captions) == 3
