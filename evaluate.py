@@ -61,7 +61,7 @@ class EvaluateConfig:
     length_penalty: float = 1.0
     """Of the checkpoint's search: above 1 favours longer prompts, below 1 shorter ones."""
     max_new_tokens: int | None = None
-    """Tokens that BLIP and GIT write at most: by default 40, and the published ones as their authors have it."""
+    """Tokens that each captioner writes at most: by default BLIP and GIT 40, and the published ones as their authors have it."""
     batch_size: int = 32
     """Pictures that go through a network together."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -157,7 +157,9 @@ def main(config: EvaluateConfig) -> int:
         vlm=config.vlm,
     )
     search: dict[str, Any] = {"num_beams": config.num_beams or 4, "length_penalty": config.length_penalty}
-    captioners: dict[str, Callable[[], Captioner]] = {"reprompt": lambda: InverterCaptioner(inverter, config.checkpoint, **search)}
+    captioners: dict[str, Callable[[], Captioner]] = {
+        "reprompt": lambda: InverterCaptioner(inverter, config.checkpoint, **search, max_new_tokens=config.max_new_tokens)
+    }
     captioners |= {spec: partial(build_baseline, spec, settings) for spec in config.baseline}
     if config.split == "train" and any(spec.startswith("nearest") for spec in config.baseline):
         tell("nearest finds each picture of --split train among what it knows, and so looks its own prompt up")

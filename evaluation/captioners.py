@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import threading
@@ -136,8 +137,9 @@ def caption_all(
     mine: dict[int, tuple[list[Caption], float]] = {}
     own_share = [first for first in starts if first not in done][processes.index :: processes.count]
     failure: Exception | None = None
-    with _peak_memory() as peak, _keeping(keep, identity, processes.index) as kept:
-        try:
+    peak = [0]
+    try:
+        with _peak_memory() as peak, _keeping(keep, identity, processes.index) as kept:
             for first in own_share:
                 number = min(size, len(pictures) - first)
                 images = [Image.new("RGB", (1, 1))] * number if captioner.about.blind else pictures.images(first, number)
@@ -147,8 +149,8 @@ def caption_all(
                 mine[first] = captions, seconds
                 kept(first, captions, seconds)
                 progress(number)
-        except Exception as error:  # the other processes wait to be told
-            failure = error
+    except Exception as error:  # the other processes wait to be told
+        failure = error
     said = processes.gather("" if failure is None else f"{type(failure).__name__}: {failure}")
     if failure is not None:
         raise failure
@@ -172,31 +174,32 @@ def _checked(captions: Any, number: int) -> list[Caption]:
     return captions
 
 
-def _identity(captioner: Captioner, pictures: HeldOutPictures, size: int) -> dict[str, Any]:
+def _identity(captioner: Captioner, pictures: HeldOutPictures, size: int) -> str:
     about = captioner.about
-    return {
+    known = {
         "captioner": about.fingerprint,
         "settings": dict(about.settings),
         "precision": about.precision,
         "pictures": pictures.fingerprint(),
         "batch": size,
     }
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 @contextmanager
-def _keeping(keep: Path | None, identity: Mapping[str, Any], process: int) -> Iterator[Callable[[int, Sequence[Caption], float], None]]:
+def _keeping(keep: Path | None, identity: str, process: int) -> Iterator[Callable[[int, Sequence[Caption], float], None]]:
     if keep is None:
         yield lambda first, captions, seconds: None
         return
     keep.mkdir(parents=True, exist_ok=True)
     path = keep / f"{process}.jsonl"
     with open(path, "a", encoding="utf-8") as file:
-        file.write("\n" + json.dumps({"of": identity}) + "\n")  # a line that was cut before ends here
+        file.write("\n")  # a line that was cut before ends here
 
         def write(first: int, captions: Sequence[Caption], seconds: float) -> None:
             texts = [[caption.text, caption.confidence] for caption in captions]
             try:
-                file.write(json.dumps({"first": first, "captions": texts, "seconds": seconds}) + "\n")
+                file.write(json.dumps({"of": identity, "first": first, "captions": texts, "seconds": seconds}) + "\n")
                 file.flush()
             except OSError as error:
                 raise DiskFullError(str(explained(error, path))) from error
@@ -204,18 +207,14 @@ def _keeping(keep: Path | None, identity: Mapping[str, Any], process: int) -> It
         yield write
 
 
-def _read_kept(keep: Path, identity: Mapping[str, Any]) -> dict[int, tuple[list[Caption], float]]:
+def _read_kept(keep: Path, identity: str) -> dict[int, tuple[list[Caption], float]]:
     """Batches by their first picture; lines of others, or cut ones, are passed over."""
     found: dict[int, tuple[list[Caption], float]] = {}
-    wanted = json.loads(json.dumps(identity))
     for path in sorted(keep.glob("*.jsonl")):
-        ours = False
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row = json.loads(line)
-                if "of" in row:
-                    ours = row["of"] == wanted
-                elif ours:
+                if row["of"] == identity:
                     found[int(row["first"])] = [Caption(str(text), confidence) for text, confidence in row["captions"]], float(row["seconds"])
             except (ValueError, KeyError, TypeError):
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,8 +84,10 @@ class Judge:
         """
         scores = self.score(predictions)
         statistics = bleu_statistics(self.references, predictions)
-        shares = SHARES | {name for name in scores if name.startswith(SLOT)}
-        estimates = mean_estimates(dict(scores), self.units, shares=frozenset(shares))
+        for name, values in scores.items():
+            if np.isnan(values).any() and name != "modifier_jaccard" and not name.startswith(SLOT):
+                raise ValueError(f"a score of {name} is no number")
+        estimates = mean_estimates(dict(scores), self.units, shares=_shares(scores))
         estimates |= self._bleu(statistics)
         slots = {name.removeprefix(SLOT): estimates.pop(name) for name in list(estimates) if name.startswith(SLOT)}
         known = [
@@ -114,7 +116,7 @@ class Judge:
         if self.read_slots is not None and any(self.slots):
             guesses = [self.read_slots(prediction) if truth else {} for prediction, truth in zip(predictions, self.slots, strict=True)]
             scores |= {SLOT + name: of_slot for name, of_slot in slot_scores(self.slots, guesses).items()}
-        return {name: of_metric for name, of_metric in scores.items() if not np.isnan(of_metric).all()}
+        return {name: values for name, values in scores.items() if name != "modifier_jaccard" or not np.isnan(values).all()}
 
     def _bleu(self, statistics: NDArray[np.float64]) -> dict[str, Estimate]:
         totals = self.units.totals(statistics)
@@ -126,7 +128,8 @@ class Judge:
     def differences(self, one: Judgement, other: Judgement) -> dict[str, Estimate]:
         """How much more `one` has than `other`, image by image, with intervals: by the same draws of units for both."""
         shared = [name for name in one.scores if name in other.scores]
-        found = mean_estimates({name: one.scores[name] - other.scores[name] for name in shared}, self.units)
+        each = {name: one.scores[name] - other.scores[name] for name in shared}
+        found = mean_estimates(each, self.units, shares=_shares(shared), differences=True)
         sides = [self.units.totals(side.bleu_statistics) for side in (one, other)]
         whole = bleu(sides[0].sum(0)) - bleu(sides[1].sum(0))
         drawn = bleu(self.units.resampled(sides[0])) - bleu(self.units.resampled(sides[1]))
@@ -156,6 +159,11 @@ class Judge:
             step = next((step for step in range(1, count) if units[(place + step) % count] != units[place]), 0)
             found.append(self.references[(place + step) % count][0])
         return found
+
+
+def _shares(names: Iterable[str]) -> frozenset[str]:
+    """Those that are 1 or 0 of each image."""
+    return frozenset(name for name in names if name in SHARES or name.startswith(SLOT))
 
 
 def _ordered(found: Mapping[str, object]) -> dict:

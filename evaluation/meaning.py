@@ -28,7 +28,7 @@ class SentenceSimilarity:
         Raises:
             MissingExtraError: sentence-transformers is not installed.
         """
-        self.encode = encode or SentenceEncoder(device="cpu")
+        self.encode = encode or SentenceEncoder(bfloat16=True)
         self._known: dict[str, NDArray[np.float32]] = {}
 
     @classmethod

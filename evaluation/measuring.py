@@ -81,18 +81,22 @@ def measure(
     )
     keep = report / CAPTIONS if report is not None else None
     comparison = compare(captioners, pictures, judge, batch_size=batch_size, keep=keep, processes=processes)
-    if painter is not None:
-        if first and report is not None:  # whatever becomes of the painting
+
+    def write() -> None:
+        if report is not None:
             write_report(report, comparison, pictures, title=title, about=about, contact_sheet=contact_sheet)
+        if json is not None:
+            write_json(json, as_json(comparison, about))
+
+    if painter is not None:
+        if first:  # whatever becomes of the painting
+            write()
         about_batches: dict[str, Any] = {"batch_size": batch_size, "keep": keep, "processes": processes}
         written = {column.name: column.captioned.texts for column in comparison.columns if column.captioned is not None}
         trip = round_trip(painter, written, captioners, pictures, judge, **about_batches)
         comparison = dataclasses.replace(comparison, round_trip=trip)
     if first:
-        if report is not None:
-            write_report(report, comparison, pictures, title=title, about=about, contact_sheet=contact_sheet)
-        if json is not None:
-            write_json(json, as_json(comparison, about))
+        write()
     return comparison
 
 

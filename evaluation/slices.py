@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from data.sources.held_out import HeldOutPictures
 from evaluation.judging import Judge, Judgement
 from evaluation.meaning import parts
 from evaluation.statistics import Estimate, Units, mean_estimates
-from evaluation.words import words
+from evaluation.words import is_word, words
 
 _FEWEST = 10  # pictures of a slice that is worth a row
 _LENGTHS = (8, 16, 32, 64)
@@ -40,7 +41,7 @@ def slices(judged: Mapping[str, Judgement], pictures: HeldOutPictures, judge: Ju
     found: list[Slice] = []
     for trait, value_of in _TRAITS.items():
         values = [value_of(about, prompts[0]) for about, prompts in zip(pictures.metadata, pictures.references, strict=True)]
-        rows = [value for value in dict.fromkeys(sorted(value for value in values if value)) if values.count(value) >= _FEWEST]
+        rows = [value for value, count in Counter(values).items() if value and count >= _FEWEST]
         if len(rows) < 2:
             continue
         for value in sorted(rows, key=_order):
@@ -65,11 +66,11 @@ def _range(count: int, ends: Sequence[int], unit: str) -> str:
 
 
 def _named(names: Sequence[str]) -> Callable[[Mapping[str, Any], str], str]:
-    return lambda about, prompt: next((str(about[name]) for name in names if about.get(name)), "")
+    return lambda about, prompt: next((text for name in names if (text := str(about.get(name) or "").strip())), "")
 
 
 _TRAITS: dict[str, Callable[[Mapping[str, Any], str], str]] = {
-    "prompt length": lambda about, prompt: _range(sum(word.isalnum() for word in words(prompt)), _LENGTHS, "words"),
+    "prompt length": lambda about, prompt: _range(sum(map(is_word, words(prompt))), _LENGTHS, "words"),
     "modifiers": lambda about, prompt: _range(len(parts(prompt)[1]), _MODIFIERS, "modifiers"),
     "source": _named(_SOURCE_NAMES),
     "generator": _named(_GENERATOR_NAMES),

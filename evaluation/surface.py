@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from evaluation.overlap import Scores
-from evaluation.words import words
+from evaluation.words import is_word, words
 
 _REPEATS = 4  # of a phrase, one after another
 _LONGEST_PHRASE = 4  # words
@@ -19,7 +19,7 @@ def degenerate(predictions: Sequence[str]) -> Scores:
 
 
 def _loops(text: list[str]) -> bool:
-    if not any(word.isalnum() for word in text):
+    if not any(map(is_word, text)):
         return True
     for length in range(1, _LONGEST_PHRASE + 1):
         in_a_row = 0
@@ -32,9 +32,9 @@ def _loops(text: list[str]) -> bool:
 
 def vocabulary_size(predictions: Sequence[str]) -> int:
     """Different words in all predictions."""
-    return len({word for prediction in predictions for word in words(prediction) if word.isalnum()})
+    return len({word for prediction in predictions for word in words(prediction) if is_word(word)})
 
 
 def mean_length(predictions: Sequence[str]) -> float:
     """Words of a prediction, marks not counted."""
-    return float(np.mean([sum(word.isalnum() for word in words(prediction)) for prediction in predictions]))
+    return float(np.mean([sum(map(is_word, words(prediction))) for prediction in predictions]))

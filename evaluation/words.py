@@ -15,3 +15,8 @@ def words(text: str) -> list[str]:
     """Lower-case words and punctuation marks: the tokens of the word-based metrics. Forms of Unicode are made one (NFC); where a script has no spaces
     each character is a word, as sacrebleu and COCO's tokenizers have it for Chinese."""
     return _WORD.findall(unicodedata.normalize("NFC", text.casefold()))
+
+
+def is_word(token: str) -> bool:
+    """Whether it is a word and no mark: "long_hair" and words with vowel signs, which `str.isalnum` is not true of, are words too."""
+    return any(sign.isalnum() for sign in token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,14 +40,19 @@ class Interrogator:
             ) from error
         self._embedded = self._texts(self.phrases)
         listed = hashlib.sha256("\n".join(self.phrases).encode()).hexdigest()[:16]
-        self.about = About(
+        self._about = About(
             source=f"{clip_source}, {len(self.phrases)} phrases, captions by {captioner.about.source}",
-            fingerprint=f"{self.clip.fingerprint()} {listed} {captioner.about.fingerprint}",
+            fingerprint=f"{self.clip.fingerprint()} {listed} {captioner.about.fingerprint} {captioner.about.precision}",
             precision=str(self.clip.model.dtype).removeprefix("torch."),
             parameters=sum(parameter.numel() for parameter in self.clip.model.parameters()) + captioner.about.parameters,
             settings={"min_phrases": config.min_phrases, "max_phrases": config.max_phrases, "candidates": config.candidates}
             | dict(captioner.about.settings),
+            batch_size=captioner.about.batch_size,
         )
+
+    @property
+    def about(self) -> About:
+        return dataclasses.replace(self._about, cost=self.captioner.about.cost)
 
     def caption(self, images: Sequence[Image.Image]) -> list[Caption]:
         captions = self.captioner.caption(images)

@@ -71,7 +71,8 @@ class Nearest:
         if not vectors:
             raise CaptionerError("there is no training pair to know")
         self.known = np.concatenate(vectors)
-        fingerprint = _digest([*self.prompts, encoder.fingerprint if encoder is not None else f"{_SIDE} pixels"])
+        seen = hashlib.sha256(self.known.tobytes()).hexdigest()
+        fingerprint = _digest([*self.prompts, seen, encoder.fingerprint if encoder is not None else f"{_SIDE} pixels"])
         by = f", by {encoder.name}" if encoder is not None else ""
         parameters = encoder.parameters if encoder is not None else 0
         self.about = About(source=f"{len(self.prompts)} training pairs{by}", fingerprint=fingerprint, precision="float32", parameters=parameters)
@@ -112,9 +113,9 @@ class ImageFeatures:
         self.transform = create_transform(**resolve_model_data_config(self.model), is_training=False)
         self.device = torch.device(device)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        digest = hashlib.sha256(name.encode())
-        for parameter in self.model.parameters():
-            digest.update(parameter.detach().float().sum().cpu().numpy().tobytes())
+        digest = hashlib.sha256(f"{name} {self.transform}".encode())
+        for weights in self.model.state_dict().values():
+            digest.update(weights.float().sum().cpu().numpy().tobytes())
         self.fingerprint = digest.hexdigest()[:16]
 
     @torch.inference_mode()

@@ -63,7 +63,8 @@ class VisionLanguageModel:
         self._asked = json.dumps(asked, sort_keys=True)
         self._spent = 0.0
         self._lock = threading.Lock()
-        estimate = count * self._cost(config.image_tokens + len(text) // 4, config.max_tokens // 4)
+        self._sent = config.image_tokens + len(text) // 4  # tokens, about
+        estimate = count * self._cost(self._sent, config.max_tokens // 4)
         priced = f"about ${estimate:.2f}, at most ${config.max_dollars:.2f}" if estimate else "no prices given"
         print(f"vlm={model} at {where}: {count} pictures, {priced}; answers are kept in {config.cache}", file=sys.stderr)
         if estimate > config.max_dollars:
@@ -128,6 +129,8 @@ class VisionLanguageModel:
                 continue
             usage = getattr(found, "usage", None)
             counts = {name: int(getattr(usage, name, 0) or 0) for name in ("prompt_tokens", "completion_tokens")}
+            if not any(counts.values()):  # a server that does not count: as in the estimate, and of the answer the most
+                counts = {"prompt_tokens": self._sent, "completion_tokens": self.config.max_tokens}
             with self._lock:
                 self._spent += self._cost(counts["prompt_tokens"], counts["completion_tokens"])
             text = _text_of(found)

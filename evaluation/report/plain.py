@@ -226,7 +226,7 @@ def verdicts(comparison: Comparison) -> Verdicts | None:
     if not lines:
         return None
     note = (
-        f"Differences picture by picture ({first} less the other), 95 % intervals by a bootstrap over groups of prompts; established: the interval "
+        f"Differences picture by picture ({first} less the other), 95 % intervals, groups of prompts as the units; established: the interval "
         f"does not hold 0. Of {total} such statements one in twenty may be chance's."
     )
     return Verdicts(note, lines)

@@ -18,11 +18,16 @@ def reliability(calibrations: Mapping[str, Calibration]) -> str:
     for name, one in calibrations.items():
         total = sum(part.count for part in one.bins)
         points = [(part.confidence, part.right) for part in one.bins]
-        (line,) = axes.plot(*zip(*points, strict=True), linewidth=1.5, label=f"{name} (error {one.error:.3f})")
+        (line,) = axes.plot(*zip(*points, strict=True), linewidth=1.5, label=f"{_label(name)} (error {one.error:.3f})")
         axes.scatter(*zip(*points, strict=True), s=[8 + 150 * part.count / total for part in one.bins], color=line.get_color())
     axes.set(xlabel="confidence", ylabel="share that is exactly right", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.legend(frameon=False, fontsize=8)
     return _svg(figure)
+
+
+def _label(name: str) -> str:
+    """As it is: what stands between dollar signs is no mathematics."""
+    return name.replace("$", r"\$")
 
 
 def intervals(estimates: Mapping[str, Estimate], label: str) -> str:
@@ -31,7 +36,7 @@ def intervals(estimates: Mapping[str, Estimate], label: str) -> str:
     for place, one in enumerate(estimates.values()):
         axes.plot([one.low, one.high], [-place] * 2, color="#4269d0", linewidth=2)
         axes.plot([one.mean], [-place], "o", color="#4269d0", markersize=6)
-    axes.set(xlabel=f"{label}, 95 % intervals", yticks=[-place for place in range(len(estimates))], yticklabels=list(estimates))
+    axes.set(xlabel=f"{label}, 95 % intervals", yticks=[-place for place in range(len(estimates))], yticklabels=list(map(_label, estimates)))
     axes.set_ylim(0.5 - len(estimates), 0.5)
     return _svg(figure)
 
@@ -41,7 +46,7 @@ def decays(series: Mapping[str, Sequence[Estimate]], label: str) -> str:
     figure, axes = _figure(5.2, 3.6)
     for name, values in series.items():
         rounds = range(1, len(values) + 1)
-        axes.plot(rounds, [one.mean for one in values], marker="o", linewidth=1.5, label=name)
+        axes.plot(rounds, [one.mean for one in values], marker="o", linewidth=1.5, label=_label(name))
         axes.fill_between(rounds, [one.low for one in values], [one.high for one in values], alpha=0.15)
     axes.set(xlabel="rounds of prompt to picture to prompt", ylabel=label, xticks=list(range(1, 1 + max(map(len, series.values())))))
     axes.legend(frameon=False, fontsize=8)

@@ -113,6 +113,22 @@ def test_what_another_captioner_wrote_or_on_other_pictures_is_not_taken(tmp_path
     assert run(Told(TEXTS), keep=tmp_path).kept == 7  # its own is still there
 
 
+def test_two_comparisons_that_write_into_one_place_at_a_time_take_nothing_of_each_other(tmp_path: Path) -> None:
+    """The second begins and ends while the first captions."""
+    other = Told(TEXTS[::-1])
+
+    class Interrupted(Told):
+        def caption(self, images: list[Image.Image]) -> list[Caption]:  # type: ignore[override]
+            if not other.seen:
+                run(other, keep=tmp_path)
+            return super().caption(images)
+
+    run(Interrupted(TEXTS), keep=tmp_path)
+    assert run(Told(TEXTS), keep=tmp_path).texts == TEXTS[:7]
+    assert run(Told(TEXTS[::-1]), keep=tmp_path).texts == TEXTS[::-1][:7]
+    assert run(Told(TEXTS[::-1]), keep=tmp_path).kept == 7
+
+
 class _Shared(Processes):
     """Processes that are threads."""
 
@@ -170,6 +186,22 @@ def test_a_failure_of_one_process_is_one_of_all() -> None:
     assert isinstance(other, RuntimeError)
     assert isinstance(one, CaptionerError)
     assert "RuntimeError: out of memory" in str(one)
+
+
+def test_a_process_that_cannot_keep_anything_tells_the_others(tmp_path: Path) -> None:
+    (tmp_path / "1.jsonl").mkdir()
+    one, other = on_threads([Told(TEXTS), Told(TEXTS)], keep=tmp_path)
+    assert isinstance(other, OSError)
+    assert isinstance(one, CaptionerError)
+
+
+def test_what_was_kept_is_progress_once_however_many_processes_there_are(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(Stopped(TEXTS), keep=tmp_path)
+    seen: list[int] = []
+    found = on_threads([Told(TEXTS), Told(TEXTS)], keep=tmp_path, progress=seen.append)
+    assert [one.kept for one in found] == [6, 6]  # type: ignore[attr-defined]
+    assert sum(seen) == 7
 
 
 def test_memory_is_what_the_process_grew_by() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -92,6 +93,26 @@ def test_slices_are_of_ten_pictures_or_more_and_of_all_captioners() -> None:
     assert others["a"].mean == pytest.approx(others["b"].mean)
     assert (many["a"].count, others["b"].count) == (20, 15)
     assert ("generator", "mini") not in found  # nobody says it
+
+
+def test_a_source_that_each_picture_has_its_own_of_or_that_is_blank_makes_no_slices() -> None:
+    some = pictures(24)
+    judge = judge_of(some)
+    for number, about in enumerate(some.metadata):
+        about["source"], about["model"] = f"https://example.org/{number}", " " if number < 12 else "sd"  # type: ignore[index]
+    assert {one.trait for one in slices({"a": judge(RIGHT[:24])}, some, judge)} <= {"prompt length", "modifiers"}
+
+
+def test_slices_are_in_the_order_of_their_numbers_of_ten_pictures_each_and_by_the_groups_of_theirs() -> None:
+    lengths = (3, 8, 9, 20, 70)
+    some = pictures(50)
+    for number in range(50):
+        some.references[number][:] = ["word " * lengths[number // 10]]  # type: ignore[index]
+    some = dataclasses.replace(some, groups=[str(number // 2) for number in range(50)])
+    judge = judge_of(some)
+    found = [one for one in slices({"a": judge(["word"] * 50)}, some, judge) if one.trait == "prompt length"]
+    assert [one.value for one in found] == ["0-8 words", "9-16 words", "17-32 words", "65+ words"]
+    assert [(one.estimates["a"].count, one.estimates["a"].units) for one in found] == [(20, 10), (10, 5), (10, 5), (10, 5)]
 
 
 def test_slices_by_length_and_modifiers_have_the_right_pictures() -> None:

@@ -110,6 +110,31 @@ def test_whatever_is_predicted_has_scores_that_are_numbers(prediction: str) -> N
         assert np.isfinite(estimate.mean)
 
 
+def test_shares_of_all_and_their_differences_are_not_certain() -> None:
+    """Nor those of slots."""
+    some = pictures(40)
+    judge, right = judge_of(some), PROMPTS * 10
+    found = judge(right)
+    for estimate in (found.estimates["exact_match"], found.slots["subject"]):
+        assert (estimate.mean, estimate.high) == (1, 1)
+        assert 0.85 < estimate.low < 0.95
+    for estimate in (found.estimates["degenerate"], found.slots["invented"]):
+        assert (estimate.mean, estimate.low) == (0, 0)
+        assert 0.05 < estimate.high < 0.15
+    wrong_once = judge([*right[:36], *(text.replace(scene.subject, "pig") for text, scene in zip(right[36:], SCENES, strict=True))])
+    differences = judge.differences(found, wrong_once)
+    for name in ("exact_match", "slot subject"):
+        assert differences[name].mean == pytest.approx(0.1)
+        assert not differences[name].established  # four against none: the sign test says 0.125
+
+
+def test_a_score_that_is_no_number_leaves_no_picture_out() -> None:
+    judge = judge_of(pictures())
+    judge.clip_scores = lambda texts: {"clip_score": np.array([0.5, np.nan, 0.5, 0.5])}
+    with pytest.raises(ValueError, match="a score of clip_score is no number"):
+        judge(PROMPTS)
+
+
 def test_one_picture_has_figures_and_no_intervals() -> None:
     found = judge_of(pictures(1))(PROMPTS[:1])
     assert found.estimates["exact_match"].mean == 1

@@ -60,6 +60,11 @@ def test_subjects_are_compared_without_modifiers_and_weights() -> None:
     assert subject_similarity(similarity, [["(a:1.3), bbb"], ["a"]], ["a, ccc", "b, aaa"]).tolist() == pytest.approx([1.0, 0.0])
 
 
+def test_a_prediction_of_spaces_has_no_meaning_whatever_the_encoder_makes_of_it() -> None:
+    similarity = SentenceSimilarity(lambda texts: np.ones((len(texts), 1), dtype=np.float32))
+    assert similarity([["a"]] * 3, ["b", " \n", ""]).tolist() == [1, 0, 0]
+
+
 def test_modifiers_are_compared_where_a_reference_has_any() -> None:
     found = modifier_jaccard([["x, a, b"], ["x"], ["x", "x, a"], ["x, a"]], ["y, b, (c:1.1)", "y, a", "y, a, b", "y"])
     assert found[[0, 2, 3]].tolist() == pytest.approx([1 / 3, 1 / 2, 0])

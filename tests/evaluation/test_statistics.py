@@ -2,9 +2,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm, ttest_1samp
+from scipy.stats import binomtest, norm, t, ttest_1samp
 
-from evaluation.statistics import Estimate, Units, interval, mean_estimates, share_interval
+from evaluation.statistics import Estimate, Units, interval, mean_estimates, share_difference_interval, share_interval
 
 
 def grouped(draw: np.random.Generator, groups: int, correlation: float) -> tuple[np.ndarray, np.ndarray]:
@@ -65,6 +65,73 @@ def test_a_share_of_independent_images_has_the_interval_of_wilson() -> None:
     z, n, p = NormalDist().inv_cdf(0.975), 100, 0.3
     centre, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
     assert (low, high) == pytest.approx((centre - half, centre + half), abs=0.004)
+
+
+def test_a_share_of_few_independent_images_is_wilsons_exactly_with_students_quantile_and_one_image_less() -> None:
+    scores = np.array([1.0] * 3 + [0.0] * 7)
+    z, n, p = -t.ppf(0.025, 9), 9, 0.3
+    centre, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    assert share_interval(scores, Units([str(i) for i in range(10)])) == pytest.approx((centre - half, centre + half))
+
+
+@pytest.mark.parametrize(("right", "size", "groups"), [(1, 49, 30), (1, 3, 20), (5, 10, 50)])
+def test_groups_that_are_all_alike_are_worth_no_more_than_twice_their_images(right: int, size: int, groups: int) -> None:
+    """Where the variance over groups is nothing, or what rounding leaves of nothing."""
+    scores = np.tile(np.r_[np.ones(right), np.zeros(size - right)], groups)
+    low, high = share_interval(scores, Units([str(i // size) for i in range(size * groups)]))
+    alone_low, alone_high = share_interval(scores, Units([str(i) for i in range(size * groups)]))
+    assert high - low == pytest.approx((alone_high - alone_low) / math.sqrt(2), rel=0.1)
+
+
+def test_groups_of_which_nothing_counts_are_no_evidence() -> None:
+    scores, groups = np.array([1.0, 0, 1, 0, 1, 1]), list("abcdef")
+    with_others, more = np.r_[scores, [np.nan] * 50], [*groups, *map(str, range(50))]
+    assert share_interval(with_others, Units(more)) == share_interval(scores, Units(groups))
+    some = scores - 0.0
+    some[1] = -1
+    assert share_difference_interval(np.r_[some, [np.nan] * 50], Units(more)) == share_difference_interval(some, Units(groups))
+
+
+def test_few_units_widen_the_quantiles_as_hesterberg_has_it() -> None:
+    low, high = interval(np.linspace(0, 1, 100_001), 5)
+    assert low == pytest.approx(norm.cdf(math.sqrt(5 / 4) * t.ppf(0.025, 4)), abs=1e-4)
+    assert high == pytest.approx(1 - low)
+
+
+@pytest.mark.parametrize(("better", "worse"), [(1, 0), (4, 0), (5, 0), (6, 0), (7, 1), (8, 1), (9, 2), (12, 3), (30, 14), (2, 2), (0, 0)])
+def test_a_difference_of_shares_is_established_where_a_sign_test_says_so(better: int, worse: int) -> None:
+    scores = np.zeros(500)
+    scores[:better], scores[better : better + worse] = 1, -1
+    units = Units([str(i) for i in range(500)])
+    found = mean_estimates({"x": scores}, units, shares=frozenset({"x"}), differences=True)["x"]
+    assert found.mean == (better - worse) / 500
+    assert found.low < found.mean < found.high
+    assert found.established == (better + worse > 0 and binomtest(better, better + worse).pvalue < 0.05)
+    back = share_difference_interval(-scores, units)
+    assert back == pytest.approx((-found.high, -found.low))
+
+
+def test_a_difference_of_shares_does_not_collapse_and_groups_are_the_evidence() -> None:
+    assert share_difference_interval(np.ones(2), Units(list("ab"))) == (-1, 1)
+    assert share_difference_interval(np.ones(2), Units(list("aa"))) == (-math.inf, math.inf)
+    same = share_difference_interval(np.zeros(100), Units([str(i) for i in range(100)]))
+    assert same[0] < -0.01 < 0.01 < same[1]
+    scores = np.array([1.0] * 8 + [0.0] * 92)
+    copies = share_difference_interval(np.repeat(scores, 5), Units([str(i // 5) for i in range(500)]))
+    alone = share_difference_interval(scores, Units([str(i) for i in range(100)]))
+    assert copies == pytest.approx(alone)
+
+
+@pytest.mark.parametrize(("correlation", "groups"), [(0.0, 60), (0.8, 60), (0.5, 30)])
+def test_intervals_of_differences_of_shares_hold_what_they_promise(correlation: float, groups: int) -> None:
+    draw, held = np.random.default_rng(5), 0
+    for _ in range(400):
+        of_image = np.repeat(np.arange(groups), draw.integers(1, 9, groups))
+        common = math.sqrt(correlation) * draw.normal(size=groups)[of_image]
+        one, other = (common + math.sqrt(1 - correlation) * draw.normal(size=len(of_image)) < norm.ppf(share) for share in (0.3, 0.2))
+        low, high = share_difference_interval(one.astype(float) - other, Units([str(group) for group in of_image]))
+        held += low <= 0.1 <= high
+    assert 372 <= held <= 394
 
 
 def test_what_does_not_count_does_not_count() -> None:

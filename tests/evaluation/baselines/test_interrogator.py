@@ -1,5 +1,6 @@
 """On a tiny CLIP with random weights, against the search written out once more with transformers alone."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,16 @@ def test_it_says_what_it_is_made_of(clip: Path, lists: Path) -> None:
     assert one.parameters == 7 + sum(parameter.numel() for parameter in CLIPModel.from_pretrained(clip).parameters())
     (lists / "b.txt").write_text("other")
     assert Interrogator(str(clip), Told(["x"]), InterrogatorConfig(lists=lists)).about.fingerprint != one.fingerprint
+
+
+def test_it_is_as_dear_as_careful_and_as_precise_as_what_captions_for_it(clip: Path, lists: Path) -> None:
+    told = Told(["x"], batch_size=3)
+    one = Interrogator(str(clip), told, InterrogatorConfig(lists=lists))
+    assert one.about.batch_size == 3
+    told.about = dataclasses.replace(told.about, cost=0.5)
+    assert one.about.cost == 0.5
+    half = Interrogator(str(clip), Told(["x"], precision="bfloat16"), InterrogatorConfig(lists=lists))
+    assert half.about.fingerprint != one.about.fingerprint
 
 
 def test_what_is_missing_is_said(clip: Path, tmp_path: Path) -> None:

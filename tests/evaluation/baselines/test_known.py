@@ -74,6 +74,21 @@ def test_nearest_by_an_encoder_is_what_timm_says(tmp_path: Path) -> None:
         ImageFeatures("no_such_model")
 
 
+def test_other_pictures_of_the_same_prompts_are_another_baseline(tmp_path: Path) -> None:
+    """So that what it wrote before is not taken for what it would write."""
+    one = Nearest(zip(IMAGES, PROMPTS, strict=True)).about.fingerprint
+    assert one == Nearest(zip(IMAGES, PROMPTS, strict=True)).about.fingerprint
+    assert one != Nearest(zip(IMAGES[::-1], PROMPTS, strict=True)).about.fingerprint
+    assert one != Nearest(zip(IMAGES, PROMPTS[::-1], strict=True)).about.fingerprint
+    assert Constant(PROMPTS).about.fingerprint != Constant(PROMPTS[:2]).about.fingerprint
+    save_timm(tmp_path / "vit")
+    features = ImageFeatures(str(tmp_path / "vit")).fingerprint
+    about = json.loads((tmp_path / "vit" / "config.json").read_text())
+    about["pretrained_cfg"]["mean"] = [0.1, 0.1, 0.1]
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(about))
+    assert ImageFeatures(str(tmp_path / "vit")).fingerprint != features
+
+
 def test_constant_is_the_most_frequent_or_the_most_ordinary() -> None:
     often = Constant(["b", "a", "b"])
     assert often.caption(IMAGES) == [Caption("b", pytest.approx(2 / 3))] * 3

@@ -161,6 +161,16 @@ def test_spending_ends_at_the_limit_and_goes_on_with_a_higher_one(tmp_path: Path
         assert more.about.cost == pytest.approx(0.2)
 
 
+def test_a_server_that_counts_no_tokens_does_not_spend_without_a_limit(tmp_path: Path) -> None:
+    uncounted = {name: value for name, value in answer("x").items() if name != "usage"}
+    with chat_server((200, uncounted)) as server:
+        told = config(tmp_path, server.url, input_price=100, output_price=100, max_dollars=0.25, max_tokens=200)
+        model = VisionLanguageModel("m", told, count=1)
+        with pytest.raises(CaptionerError, match="is spent"):
+            model.caption(images(5))
+        assert len(server.asked) == 2  # 1,000 tokens and more of a picture, 200 of an answer: 0.12 dollars and more
+
+
 def test_what_is_missing_is_said_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(CaptionerError, match="set the environment variable OPENAI_API_KEY, or name a server"):
