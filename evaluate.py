@@ -155,23 +155,25 @@ def main(config: EvaluateConfig) -> int:
         dtype=inverter.model.dtype,
         interrogator=config.interrogator,
         vlm=config.vlm,
+        processes=processes.count,
     )
     search: dict[str, Any] = {"num_beams": config.num_beams or 4, "length_penalty": config.length_penalty}
     captioners: dict[str, Callable[[], Captioner]] = {
-        "reprompt": lambda: InverterCaptioner(inverter, config.checkpoint, **search, max_new_tokens=config.max_new_tokens)
+        "reprompt": lambda: InverterCaptioner(inverter, _from_here(config.checkpoint), **search, max_new_tokens=config.max_new_tokens)
     }
     captioners |= {spec: partial(build_baseline, spec, settings) for spec in config.baseline}
     if config.split == "train" and any(spec.startswith("nearest") for spec in config.baseline):
         tell("nearest finds each picture of --split train among what it knows, and so looks its own prompt up")
-    what = f"{len(pictures)} pictures of {config.data} ({config.split}) in {len(set(pictures.groups))} groups of prompts"
+    data, checkpoint = _from_here(config.data), _from_here(config.checkpoint)
+    what = f"{len(pictures)} pictures of {data} ({config.split}) in {len(set(pictures.groups))} groups of prompts"
     painter = _painter(config, inverter, clip) if config.round_trip else None
     asked = {**search, "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "limit": config.limit, "bootstrap_seed": 0}
-    origin: dict[str, Any] = {"data": config.data, "split": config.split, "splits": str(splits), "training": lambda: splits["train"]}
+    origin: dict[str, Any] = {"data": data, "split": config.split, "splits": str(splits), "training": lambda: splits["train"]}
     comparison = measure(
         captioners,
         pictures,
         about=provenance(pictures, **origin, settings=asked) if first else {},
-        title=f"{config.checkpoint} on {what}",
+        title=f"{checkpoint} on {what}",
         read_slots=read_slots,
         contact_sheet=partial(contact_sheet, columns=8, cell=192, lines=7),
         similarity=similarity,
@@ -191,6 +193,12 @@ def main(config: EvaluateConfig) -> int:
     return len(failures(comparison))
 
 
+def _from_here(source: str) -> str:
+    """A path as one would type it here; other sources as they are."""
+    path = Path(source)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else source
+
+
 def _painter(config: EvaluateConfig, inverter: Inverter, clip: Clip | None) -> Painter:
     pipeline = load_pipeline(config.model, device=inverter.device)
     steps, guidance_scale = usual_sampling(pipeline, config.model)
@@ -203,7 +211,7 @@ def _painter(config: EvaluateConfig, inverter: Inverter, clip: Clip | None) -> P
         return [one for one in made if isinstance(one, Image.Image)]
 
     features: Features = inverter.features
-    encoder = f"the encoder of {config.checkpoint}"
+    encoder = f"the encoder of {_from_here(config.checkpoint)}"
     if config.image_encoder is not None:
         features, encoder = ImageFeatures(config.image_encoder, inverter.device), config.image_encoder
     elif clip is not None:

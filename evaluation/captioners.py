@@ -208,10 +208,14 @@ def _keeping(keep: Path | None, identity: str, process: int) -> Iterator[Callabl
 
 
 def _read_kept(keep: Path, identity: str) -> dict[int, tuple[list[Caption], float]]:
-    """Batches by their first picture; lines of others, or cut ones, are passed over."""
+    """Batches by their first picture; lines of others, cut ones, and files that cannot be read are passed over."""
     found: dict[int, tuple[list[Caption], float]] = {}
     for path in sorted(keep.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        for line in lines:
             try:
                 row = json.loads(line)
                 if row["of"] == identity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +126,8 @@ def _captioned(
         raise
     except Exception as error:
         failed = _explained(error)
-    return Column(name, captioner.about, found, failed=failed)
+    about = captioner.about
+    return Column(name, dataclasses.replace(about, cost=sum(processes.gather(about.cost))), found, failed=failed)
 
 
 def _explained(error: Exception) -> str:

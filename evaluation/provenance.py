@@ -67,7 +67,8 @@ def audit(pictures: HeldOutPictures, training: Callable[[], PairSource] | None) 
     for number in range(len(source)):
         try:
             known.add(_plain(source.prompt(number)))
-            groups.add(str(source.metadata(number).get("prompt_group", "")))
+            if (group := source.metadata(number).get("prompt_group")) is not None:
+                groups.add(str(group))
             read += 1
         except (ImageError, PairError):
             continue

@@ -368,10 +368,11 @@ def test_evaluate_searches_as_it_is_told(trained: tuple[Path, Path, str], tmp_pa
     search = CaptionModel.search
     monkeypatch.setattr(CaptionModel, "search", lambda self, pixels, **how: told.append(how) or search(self, pixels, **how))
     where = ("--checkpoint", trained[1] / "model", "--data", trained[0], "--json", tmp_path / "out.json")
-    evaluate_here(*where, "--limit", "2", "--num-beams", "3", "--length-penalty", "0.5")
+    evaluate_here(*where, "--limit", "2", "--num-beams", "3", "--length-penalty", "0.5", "--max-new-tokens", "4")
     content = json.loads((tmp_path / "out.json").read_text())
     settings = content["settings"]
     assert [(how["num_beams"], how["length_penalty"]) for how in told] == [(3, 0.5)] == [(settings["num_beams"], settings["length_penalty"])]
+    assert [how["max_new_tokens"] for how in told] == [4] == [settings["max_new_tokens"]]
 
 
 def test_evaluate_looks_at_once_whether_it_can_write_what_it_will_find(trained: tuple[Path, Path, str], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from data.sources.held_out import spread_pairs
 from evaluation.baselines.interrogator import Interrogator
 from evaluation.baselines.known import Constant, ImageFeatures, Nearest
 from evaluation.baselines.transformers_models import MODELS, HuggingFace
-from evaluation.baselines.vlm import VisionLanguageModel
+from evaluation.baselines.vlm import Spending, VisionLanguageModel
 from evaluation.captioners import Captioner, CaptionerError
 from evaluation.config import InterrogatorConfig, VlmConfig
 
@@ -64,6 +64,7 @@ class Settings:
         known: the training pairs of `constant` and `nearest`.
         count: how many pictures will be captioned.
         num_beams, max_new_tokens: of transformers' models; None for what is usual for each.
+        processes: how many share the pictures, and what may be spent on them.
     """
 
     known: Known
@@ -74,6 +75,8 @@ class Settings:
     dtype: torch.dtype = torch.float32
     interrogator: InterrogatorConfig = field(default_factory=InterrogatorConfig)
     vlm: VlmConfig = field(default_factory=VlmConfig)
+    spending: Spending = field(default_factory=Spending)
+    processes: int = 1
 
 
 def build_baseline(spec: str, settings: Settings) -> Captioner:
@@ -95,5 +98,5 @@ def build_baseline(spec: str, settings: Settings) -> Captioner:
     if name == "interrogator":
         return Interrogator(source or _CLIP, build_baseline(settings.interrogator.caption, settings), settings.interrogator)
     if name == "vlm":
-        return VisionLanguageModel(source, settings.vlm, count=settings.count)
+        return VisionLanguageModel(source, settings.vlm, count=settings.count, spending=settings.spending, processes=settings.processes)
     raise CaptionerError(f"unknown baseline {spec!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class HuggingFace:
             self.arguments["min_new_tokens"] = max_new_tokens
         network = self.captioner.network
         self.about = About(
-            source=source,
+            source=source.removeprefix(f"{ASSETS.parent}{os.sep}"),
             fingerprint=self.captioner.fingerprint(),
             precision=str(dtype).removeprefix("torch."),
             parameters=sum(parameter.numel() for parameter in network.parameters()),

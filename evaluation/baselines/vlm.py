@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,23 @@ _SIDE = 1024  # pixels of a picture's longer side as it is sent
 _MILLION = 1_000_000
 
 
+@dataclass
+class Spending:
+    """What a command has spent on all models it asked, for a limit that holds for them together."""
+
+    dollars: float = 0.0
+
+
 class VisionLanguageModel:
     """Asks a model for the prompt of each picture, several at a time. Answers are kept; the key is in no message and no file."""
 
-    def __init__(self, model: str, config: VlmConfig, *, count: int) -> None:
+    def __init__(self, model: str, config: VlmConfig, *, count: int, spending: Spending | None = None, processes: int = 1) -> None:
         """
         Args:
             model: its name in the API.
             count: pictures that will be asked about, for the estimate.
+            spending: what this command has spent on other models.
+            processes: how many share the pictures, and so the limit.
 
         Raises:
             CaptionerError: no client, no key, no template, or an estimate above the limit; nothing has been sent.
@@ -62,6 +72,7 @@ class VisionLanguageModel:
         asked = {"model": model, "base_url": where, "system": self._system, "question": self._question, "max_tokens": config.max_tokens}
         self._asked = json.dumps(asked, sort_keys=True)
         self._spent = 0.0
+        self._spending, self._limit = spending or Spending(), config.max_dollars / processes
         self._lock = threading.Lock()
         self._sent = config.image_tokens + len(text) // 4  # tokens, about
         estimate = count * self._cost(self._sent, config.max_tokens // 4)
@@ -113,10 +124,10 @@ class VisionLanguageModel:
         last = ""
         for _ in range(1 + self.config.retries):
             with self._lock:
-                if self._spent >= self.config.max_dollars and self._cost(1, 1) > 0:
+                if self._spending.dollars >= self._limit and self._cost(1, 1) > 0:
                     raise CaptionerError(
-                        f"--vlm.max-dollars {self.config.max_dollars:g} is spent (${self._spent:.2f}); answers so far are kept, so that the same "
-                        "command with a higher limit goes on"
+                        f"--vlm.max-dollars {self.config.max_dollars:g} is spent (${self._spending.dollars:.2f} by this process); answers so "
+                        "far are kept, so that the same command with a higher limit goes on"
                     )
             try:
                 found = self.client.chat.completions.create(
@@ -132,7 +143,9 @@ class VisionLanguageModel:
             if not any(counts.values()):  # a server that does not count: as in the estimate, and of the answer the most
                 counts = {"prompt_tokens": self._sent, "completion_tokens": self.config.max_tokens}
             with self._lock:
-                self._spent += self._cost(counts["prompt_tokens"], counts["completion_tokens"])
+                cost = self._cost(counts["prompt_tokens"], counts["completion_tokens"])
+                self._spent += cost
+                self._spending.dollars += cost
             text = _text_of(found)
             if text is not None:
                 return text, counts

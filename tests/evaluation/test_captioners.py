@@ -113,6 +113,19 @@ def test_what_another_captioner_wrote_or_on_other_pictures_is_not_taken(tmp_path
     assert run(Told(TEXTS), keep=tmp_path).kept == 7  # its own is still there
 
 
+def test_each_batch_is_on_the_disk_before_the_next_is_captioned(tmp_path: Path) -> None:
+    """A machine that is cut off loses one batch."""
+    lines: list[int] = []
+
+    class Looking(Told):
+        def caption(self, images: list[Image.Image]) -> list[Caption]:  # type: ignore[override]
+            lines.append((tmp_path / "0.jsonl").read_text().count('"first"'))
+            return super().caption(images)
+
+    run(Looking(TEXTS), keep=tmp_path)
+    assert lines == [0, 1, 2]
+
+
 def test_two_comparisons_that_write_into_one_place_at_a_time_take_nothing_of_each_other(tmp_path: Path) -> None:
     """The second begins and ends while the first captions."""
     other = Told(TEXTS[::-1])
@@ -202,6 +215,21 @@ def test_what_was_kept_is_progress_once_however_many_processes_there_are(tmp_pat
     found = on_threads([Told(TEXTS), Told(TEXTS)], keep=tmp_path, progress=seen.append)
     assert [one.kept for one in found] == [6, 6]  # type: ignore[attr-defined]
     assert sum(seen) == 7
+
+
+def test_the_memory_of_several_processes_is_that_of_the_largest() -> None:
+    class Second(Processes):
+        def gather(self, thing: object) -> list:  # type: ignore[override]
+            other: object = {} if isinstance(thing, dict) else "" if isinstance(thing, str) else 7
+            return [other, thing] if isinstance(thing, int) else [thing, other]
+
+    found = run(Told(TEXTS), count=3, processes=Second(0, 2))
+    assert found.memory >= 7
+
+
+def test_a_share_of_the_pictures_waits_no_longer_than_its_latency() -> None:
+    found = Captioned([], [(1, 1.0), (1, 2.0), (1, 3.0), (1, 4.0)], 0)
+    assert [found.latency(share) for share in (0.25, 0.5, 0.51, 0.95, 1.0)] == [1, 2, 3, 4, 4]
 
 
 def test_memory_is_what_the_process_grew_by() -> None:

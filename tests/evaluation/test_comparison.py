@@ -9,6 +9,7 @@ from compared import PROMPTS, Told, judge_of, pictures
 from data.errors import DiskFullError
 from evaluation.captioners import Caption
 from evaluation.comparison import compare
+from evaluation.processes import Processes
 from evaluation.slices import slices
 
 RIGHT = PROMPTS * 10
@@ -78,6 +79,19 @@ def test_each_captioner_keeps_what_it_wrote_apart(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a_b"]
     again = compare(build, some, judge_of(some), keep=tmp_path)
     assert [column.captioned.kept for column in again.columns if column.captioned is not None] == [8, 8]
+
+
+def test_a_captioner_that_one_process_cannot_build_fails_in_all_of_them() -> None:
+    class Beside(Processes):
+        """The first of two, the other of which cannot build what is missing there."""
+
+        def gather(self, thing: object) -> list:  # type: ignore[override]
+            return [thing, "no such model there" if thing == "" and not told.seen else thing]
+
+    told, some = Told(RIGHT), pictures(4)
+    (column,) = compare({"ours": lambda: told}, some, judge_of(some), processes=Beside(0, 2)).columns
+    assert column.failed == "no such model there"
+    assert told.seen == []
 
 
 def test_slices_are_of_ten_pictures_or_more_and_of_all_captioners() -> None:

@@ -1,5 +1,7 @@
 """A painter that paints a prompt as a colour, so that what comes back can be worked out."""
 
+import dataclasses
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +11,11 @@ from compared import PROMPTS, Told, judge_of, pictures
 from PIL import Image
 
 from evaluation.captioners import About, Caption
+from evaluation.processes import Processes
 from evaluation.round_trip import Painter, round_trip
 
 WORDS = ["cat", "dog", "owl", "fox"]
+APART = (2 * 0.1 + 8 * 0.01) / (1 + 9 * 0.01)  # the cosine of two words' pictures as `see` has them
 
 
 def paint(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
@@ -82,16 +86,76 @@ def test_what_drifts_is_seen_round_by_round() -> None:
     found = round_trip(Painter(3, paint, see, name="", encoder=""), {"it": PROMPTS * 5}, {"it": Reading}, some, judge, batch_size=4)
     assert found is not None
     drift = found.drifts["it"]
-    assert [round(one.mean, 3) for one in drift.image] == [
-        1.0,
-        pytest.approx(drift.image[1].mean, abs=1e-3),
-        pytest.approx(drift.image[1].mean, abs=1e-3),
-    ]
+    assert [one.mean for one in drift.image] == pytest.approx([1, APART, APART])
     assert drift.sentence[0].mean == pytest.approx(1.0)
     shifted = [PROMPTS[(i + 1) % 4] for i in range(20)]
     twice = [PROMPTS[(i + 2) % 4] for i in range(20)]
     assert drift.sentence[1].mean == pytest.approx(judge.sentence(shifted).mean())
     assert drift.sentence[2].mean == pytest.approx(judge.sentence(twice).mean())
+
+
+def test_pictures_of_every_round_are_compared_with_the_originals() -> None:
+    class There(Reading):
+        """And back again."""
+
+        def caption(self, images: Sequence[Image.Image]) -> list[Caption]:
+            return [Caption(PROMPTS[(image.getpixel((0, 0))[0] + 2) % 4]) for image in images]
+
+    some = pictures(8)
+    painter = Painter(4, paint, see, name="", encoder="")
+    found = round_trip(painter, {"it": PROMPTS * 2}, {"it": There}, some, judge_of(some), batch_size=4)
+    assert found is not None
+    assert [one.mean for one in found.drifts["it"].image] == pytest.approx([1, APART, 1, APART])
+
+
+def test_the_floor_is_painted_from_prompts_of_other_groups() -> None:
+    asked: list[list[str]] = []
+
+    def render(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        asked.append(list(prompts))
+        return paint(prompts, seeds)
+
+    some = pictures(8)
+    for number, prompts in enumerate(some.references):
+        prompts[:] = [PROMPTS[number // 2]]  # type: ignore[index]
+    some = dataclasses.replace(some, groups=[str(number // 2) for number in range(8)])
+    round_trip(Painter(1, render, see, name="", encoder=""), {}, {}, some, judge_of(some), batch_size=4)
+    true, floor = asked
+    assert true == [prompts[0] for prompts in some.references]
+    assert not any(one == other for one, other in zip(true, floor, strict=True))
+
+
+def test_processes_share_the_painting_and_the_first_has_the_outcome_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluation.round_trip._BATCH", 3)
+    some, board, barrier = pictures(8), [None, None], threading.Barrier(2)
+    painted: dict[int, list[int]] = {0: [], 1: []}
+    found: list[object] = [None, None]
+
+    class OfThreads(Processes):
+        def gather(self, thing: object) -> list:  # type: ignore[override]
+            board[self.index] = thing  # type: ignore[call-overload]
+            barrier.wait(20)
+            every = list(board)
+            barrier.wait(20)
+            return every
+
+    def work(index: int) -> None:
+        def render(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+            painted[index].append(len(prompts))
+            return paint(prompts, seeds)
+
+        texts = {"it": PROMPTS[1:] * 2 + PROMPTS[:2]}
+        painter = Painter(1, render, see, name="", encoder="")
+        found[index] = round_trip(painter, texts, {}, some, judge_of(some), batch_size=4, processes=OfThreads(index, 2))
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert painted == {0: [3, 2] * 3, 1: [3] * 3}
+    alone = Painter(1, paint, see, name="", encoder="")
+    assert found == [round_trip(alone, {"it": PROMPTS[1:] * 2 + PROMPTS[:2]}, {}, some, judge_of(some), batch_size=4), None]
 
 
 def test_a_captioner_that_fails_in_a_later_round_keeps_its_first(tmp_path: Path) -> None:

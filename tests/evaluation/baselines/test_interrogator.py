@@ -90,9 +90,10 @@ def test_it_says_what_it_is_made_of(clip: Path, lists: Path) -> None:
 
 
 def test_it_is_as_dear_as_careful_and_as_precise_as_what_captions_for_it(clip: Path, lists: Path) -> None:
-    told = Told(["x"], batch_size=3)
+    told = Told(["x"], batch_size=3, settings={"num_beams": 7})
     one = Interrogator(str(clip), told, InterrogatorConfig(lists=lists))
     assert one.about.batch_size == 3
+    assert one.about.settings == {"num_beams": 7, "min_phrases": 8, "max_phrases": 32, "candidates": 2048}
     told.about = dataclasses.replace(told.about, cost=0.5)
     assert one.about.cost == 0.5
     half = Interrogator(str(clip), Told(["x"], precision="bfloat16"), InterrogatorConfig(lists=lists))

@@ -94,6 +94,7 @@ def test_constant_is_the_most_frequent_or_the_most_ordinary() -> None:
     assert often.caption(IMAGES) == [Caption("b", pytest.approx(2 / 3))] * 3
     assert often.about.blind
     assert Constant(["a cat neon", "a dog neon", "some thing"]).text in ("a cat neon", "a dog neon")
+    assert Constant(["a cat", "a dog", "a cat and a dog and much else that nobody says"]).text in ("a cat", "a dog")
     for nothing in (lambda: Constant([]), lambda: Nearest([])):
         with pytest.raises(CaptionerError, match="no training"):
             nothing()

@@ -102,6 +102,10 @@ def test_a_checkpoint_directory_captions_every_image(tmp_path: Path, kind: str, 
     assert [text.text for text in texts] == [captioner.caption([image])[0].text for image in IMAGES]
     assert captioner.about.parameters == sum(parameter.numel() for parameter in captioner.captioner.network.parameters())
     assert (captioner.about.source, captioner.about.precision) == (str(tmp_path), "float32")
+    half = HuggingFace(kind, str(tmp_path), device="cpu", dtype=torch.bfloat16)
+    assert {weights.dtype for weights in half.captioner.network.parameters()} == {torch.bfloat16}
+    assert half.about.precision == "bfloat16"
+    assert len(half.caption(IMAGES)) == 3
 
 
 @pytest.mark.parametrize(("kind", "save"), [("git", save_git), ("blip", save_blip)])

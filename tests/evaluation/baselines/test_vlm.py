@@ -10,6 +10,7 @@ import pytest
 from chat_server import answer, chat_server
 from PIL import Image
 
+from evaluation.baselines import Known, Settings, build_baseline
 from evaluation.baselines.vlm import VisionLanguageModel
 from evaluation.captioners import CaptionerError
 from evaluation.config import TEMPLATE, VlmConfig
@@ -151,7 +152,7 @@ def test_spending_ends_at_the_limit_and_goes_on_with_a_higher_one(tmp_path: Path
     with chat_server((200, answer("x", sent=100_000, answered=0))) as server:  # more than the estimate says
         told = config(tmp_path, server.url, input_price=1, max_dollars=0.25)
         model = VisionLanguageModel("m", told, count=5)
-        with pytest.raises(CaptionerError, match=r"--vlm.max-dollars 0.25 is spent \(\$0.30\)"):
+        with pytest.raises(CaptionerError, match=r"--vlm.max-dollars 0.25 is spent \(\$0.30 by this process\)"):
             model.caption(images(5))
         assert len(server.asked) == 3
         assert model.about.cost == pytest.approx(0.3)
@@ -159,6 +160,18 @@ def test_spending_ends_at_the_limit_and_goes_on_with_a_higher_one(tmp_path: Path
         assert len(more.caption(images(5))) == 5
         assert len(server.asked) == 5
         assert more.about.cost == pytest.approx(0.2)
+
+
+def test_the_limit_is_one_for_all_models_and_processes_of_a_command(tmp_path: Path) -> None:
+    with chat_server((200, answer("x", sent=100_000, answered=0))) as server:
+        told = config(tmp_path, server.url, input_price=1, max_dollars=0.4)
+        settings = Settings(known=Known(lambda: pytest.fail("not asked")), count=3, vlm=told, processes=2)
+        assert len(build_baseline("vlm=a", settings).caption(images(1))) == 1
+        other = build_baseline("vlm=b", settings)
+        with pytest.raises(CaptionerError, match="is spent"):
+            other.caption(images(3))
+        assert len(server.asked) == 2  # half of the limit is the other process's
+        assert other.about.cost == pytest.approx(0.1)
 
 
 def test_a_server_that_counts_no_tokens_does_not_spend_without_a_limit(tmp_path: Path) -> None:
