@@ -132,10 +132,18 @@ def test_answers_are_kept_by_picture_model_and_template(tmp_path: Path) -> None:
             before = len(server.asked)
             VisionLanguageModel(name, other, count=1).caption(images(1))
             assert len(server.asked) == before + 1
+        for system in ("You are terse.", "You are a poet."):
+            before = len(server.asked)
+            (tmp_path / "t.txt").write_text(f"{system}\n---\nThe same question")
+            VisionLanguageModel("m", dataclasses.replace(told, template=tmp_path / "t.txt"), count=1).caption(images(1))
+            assert len(server.asked) == before + 1
         for kept in (tmp_path / "cache").rglob("*.json"):
             kept.write_text("{broken")
         VisionLanguageModel("m", told, count=1).caption(images(1))
-        assert len(server.asked) == 7
+        assert len(server.asked) == 9
+    with chat_server((200, answer("y"))) as other_server:  # another server may have another model of this name
+        other = VisionLanguageModel("m", dataclasses.replace(told, base_url=other_server.url), count=1)
+        assert other.caption(images(1))[0].text == "y"
 
 
 def test_what_costs_too_much_is_not_begun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
