@@ -207,8 +207,11 @@ def _painter(config: EvaluateConfig, inverter: Inverter, clip: Clip | None) -> P
         made = synthesize(pipeline, prompts, seeds, steps=steps, guidance_scale=guidance_scale)
         failures = [one for one in made if isinstance(one, Failure)]
         if failures:
+            print(f"{len(failures)} of {len(prompts)} pictures are black: {failures[0].message}", file=sys.stderr)
+        if len(failures) == len(made):
             raise PipelineError(f"{len(failures)} of {len(prompts)} pictures could not be painted: {failures[0].message}")
-        return [one for one in made if isinstance(one, Image.Image)]
+        size = next(one.size for one in made if isinstance(one, Image.Image))
+        return [Image.new("RGB", size) if isinstance(one, Failure) else one for one in made]
 
     features: Features = inverter.features
     encoder = f"the encoder of {_from_here(config.checkpoint)}"

@@ -444,6 +444,8 @@ def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, fl
     pictures = data.test(config.final_pairs)
     if pictures.unread:
         print(f"{pictures.unread.total()} test pairs could not be read and are left out")
+    if not len(pictures):
+        raise ShardError(f"none of the test pairs of {config.data} can be read: {dict(pictures.unread)}")
     inverter = load_inverter(run / MODEL)
     settings = Settings(known=Known(lambda: data.known), count=len(pictures), device=inverter.device)
     captioners: dict[str, Callable[[], Captioner]] = {config.network: lambda: InverterCaptioner(inverter, str(run / MODEL))}

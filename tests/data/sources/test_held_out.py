@@ -1,3 +1,4 @@
+import dataclasses
 import weakref
 from collections import Counter
 from pathlib import Path
@@ -57,6 +58,22 @@ def test_pictures_are_read_when_they_are_asked_for() -> None:
     shown = found.images(2, 2)
     assert [(image.size, image.getpixel((9, 9))) for image in shown] == [((1500, 1050), (int(key), 0, 0)) for key in found.keys[2:4]]
     assert found.fingerprint() != whole.fingerprint() == HeldOutPictures.of(Counting([]), 100).fingerprint()
+
+
+def test_the_fingerprint_changes_with_the_source_the_pictures_and_their_prompts() -> None:
+    """By it, what was captioned before is known again."""
+    found = HeldOutPictures.of(Counting([]), 5)
+
+    class Another(Counting):
+        def fingerprint(self) -> str:
+            return "another"
+
+    others = [
+        HeldOutPictures.of(Another([]), 5),
+        dataclasses.replace(found, references=[*found.references[:-1], ["x"]]),
+        dataclasses.replace(found, numbers=found.numbers[::-1]),
+    ]
+    assert len({one.fingerprint() for one in (found, *others)}) == 4
 
 
 def test_rows_of_one_file_are_the_references_of_one_picture(tmp_path: Path) -> None:

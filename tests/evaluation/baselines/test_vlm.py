@@ -205,6 +205,19 @@ def test_what_is_missing_is_said_before_anything_is_sent(tmp_path: Path, monkeyp
             VlmConfig(**wrong)  # type: ignore[arg-type]
 
 
+def test_a_server_that_is_named_goes_before_the_environments_and_what_is_free_has_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with chat_server((200, answer("x"))) as named, chat_server((200, answer("y"))) as other:
+        monkeypatch.setenv("OPENAI_BASE_URL", other.url)
+        assert VisionLanguageModel("m", config(tmp_path, named.url, max_dollars=0), count=1).caption(images(1))[0].text == "x"
+        assert VisionLanguageModel("m", VlmConfig(cache=tmp_path / "cache"), count=1).caption(images(1))[0].text == "y"
+
+
+@pytest.mark.parametrize(("said", "expected"), [('"', '"'), ("'a cat'", "a cat"), ("`a` and `b", "`a` and `b"), ('"a', '"a'), ("aba", "aba")])
+def test_marks_around_an_answer_are_no_part_of_it(tmp_path: Path, said: str, expected: str) -> None:
+    with chat_server((200, answer(said))) as server:
+        assert VisionLanguageModel("m", config(tmp_path, server.url), count=1).caption(images(1))[0].text == expected
+
+
 def test_several_are_on_their_way_at_a_time(tmp_path: Path) -> None:
     with chat_server(0.5) as server:
         model = VisionLanguageModel("m", config(tmp_path, server.url, requests=4), count=4)

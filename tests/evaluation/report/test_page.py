@@ -84,6 +84,16 @@ def test_the_gallery_shows_best_worst_random_and_where_two_differ() -> None:
     assert [shown.key for shown in gallery(whole, some)[2].shown] == drawn
 
 
+def test_the_gallery_sets_the_first_beside_the_best_of_the_others_and_shows_each_picture_its_own() -> None:
+    _, some = compared()
+    true = [prompts[0] for prompts in some.references]
+    told = {"ours": true, "poor": ["zzz"] * 12, "good": [*true[:11], "zzz"], "poorer": [""] * 12}
+    walls = gallery(compare({name: (lambda texts=texts: Told(texts)) for name, texts in told.items()}, some, judge_of(some)), some)
+    assert walls[3].title == "Where ours and good differ most"
+    assert walls[3].shown[0].key == "011"
+    assert len({shown.image for shown in walls[2].shown}) > 3  # of neighbouring colours some come out alike
+
+
 def test_words_are_marked_as_often_as_the_other_side_says_them() -> None:
     assert marked("a Cat, a dog", "the CAT a") == [
         ("a", "same"),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -6,7 +7,7 @@ from compared import PROMPTS, SCENES, Told, judge_of, pictures
 
 from evaluation.captioners import Captioned
 from evaluation.comparison import Comparison, compare
-from evaluation.report.plain import as_json, failures, markdown, tables, verdicts
+from evaluation.report.plain import Table, as_json, failures, markdown, tables, verdicts
 from evaluation.round_trip import Drift, RoundTrip
 from evaluation.statistics import Estimate
 
@@ -55,6 +56,36 @@ def test_what_is_established_is_said_in_words(comparison: Comparison) -> None:
     assert "exact_match +1.000" in wrong
     assert "not established" not in wrong
     assert "Of 10 such statements" in found.note
+
+
+def test_a_difference_is_said_once_by_whether_its_interval_holds_nothing() -> None:
+    """Whatever its sign."""
+    some = pictures(4)
+    sure, unsure, below = Estimate(0.2, 0.1, 0.3, 4, 4), Estimate(0.2, -0.1, 0.3, 4, 4), Estimate(-0.2, -0.3, -0.1, 4, 4)
+    whole = compare({"ours": lambda: Told(PROMPTS), "other": lambda: Told(PROMPTS)}, some, judge_of(some))
+    differences = {"similarity": sure, "cider_d": unsure, "token_f1": below}
+    whole = dataclasses.replace(whole, columns=[whole.columns[0], dataclasses.replace(whole.columns[1], differences=differences)])
+    found = verdicts(whole)
+    assert found is not None
+    assert found.lines == [
+        "ours beside other: established that ours is better: similarity +0.200 [+0.100, +0.300]. "
+        "established that ours is worse: token_f1 -0.200 [-0.300, -0.100]. "
+        "not established either way: cider_d +0.200 [-0.100, +0.300]."
+    ]
+
+
+def test_who_does_not_look_has_no_speed() -> None:
+    some = pictures(4)
+    text = markdown(compare({"ours": lambda: Told(PROMPTS), "blind": lambda: Told(["x"], blind=True)}, some, judge_of(some)))
+    assert cells(text, "words")[1]
+    for row in ("images/s", "ms an image, p50 / p95", "memory, MB"):
+        assert cells(text, row)[0]
+        assert not cells(text, row)[1]
+
+
+def test_bars_and_ends_of_lines_break_no_table() -> None:
+    table = Table("", ["a|b", "c"], [["d\ne", "f"]])
+    assert str(table) == "| a\\|b | c |\n| --- | --- |\n| d e | f |"
 
 
 def test_json_holds_every_figure_and_is_json(comparison: Comparison) -> None:
