@@ -103,9 +103,9 @@ def test_confidence_is_judged_where_there_is_any() -> None:
     assert found.error == pytest.approx((0.1 + 0.2) / 2)
 
 
-@pytest.mark.parametrize("prediction", ["", "x " * 5000, "猫が座っている", "<script>alert(1)</script>", "\x00\u202e", "a\nb\tc"])
+@pytest.mark.parametrize("prediction", ["", "x " * 1000, "猫が座っている", "<script>alert(1)</script>", "\x00\u202e", "a\nb\tc"])
 def test_whatever_is_predicted_has_scores_that_are_numbers(prediction: str) -> None:
-    judge = Judge([["a cat"], ["y " * 5000], ["кот на пляже"]], list("abc"), similarity=SentenceSimilarity(letters))
+    judge = Judge([["a cat"], ["y " * 1000], ["кот на пляже"]], list("abc"), similarity=SentenceSimilarity(letters))
     for estimate in judge([prediction] * 3).estimates.values():
         assert np.isfinite(estimate.mean)
 

@@ -38,8 +38,9 @@ def test_it_is_a_data_set_of_500_pictures_with_a_card_and_small() -> None:
 def test_its_scenes_are_no_network_s(test_metadata: list[dict]) -> None:
     """Diffusion model, student and captioners are trained on scenes that are not held out; of the others some were looked at while they were made."""
     keys = {about["prompt_group"] for about in test_metadata}
-    assert [about["prompt"] for about in test_metadata] == [prompt for _, prompt in test_scenes()]
-    assert all(scene.held_out and scene.key in keys for scene, _ in test_scenes())
+    scenes = test_scenes()
+    assert [about["prompt"] for about in test_metadata] == [prompt for _, prompt in scenes]
+    assert all(scene.held_out and scene.key in keys for scene, _ in scenes)
     for seed, count in MEASURED_ON.items():
         assert not keys & {scene.key for scene, _ in itertools.islice(random_scenes(seed, held_out=True), count)}
     for seed in (0, 1):  # generate_data.py's default, and the 100,000 pairs of the captioners in the box
