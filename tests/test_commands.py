@@ -339,6 +339,7 @@ def test_evaluate_goes_on_where_it_was_stopped(trained: tuple[Path, Path, str], 
     assert json.loads((whole / "results.json").read_text())["results"][0]["metrics"] == before["metrics"]
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
     begin = ["--checkpoint", trained[1] / "model", "--data", trained[0], "--limit", "6", "--batch-size", "2", "--baseline", "nearest", "constant"]
     run_on_two_processes("evaluate.py", *begin, "--report", tmp_path / "two", cwd=tmp_path)
@@ -349,6 +350,7 @@ def test_two_processes_measure_what_one_does(trained: tuple[Path, Path, str], tm
     assert len(list((tmp_path / "two" / "captions" / "reprompt").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_round_trip_has_a_ceiling_a_floor_and_a_drift(
     trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -190,6 +190,7 @@ def test_a_checkpoint_of_another_kind_or_none_is_named(pairs: Path, tmp_path: Pa
             train_here("--network", "hf-blip", "--init", init, "--data", pairs, "--out", tmp_path / "run", *BRIEF, "--max-steps", 4)
 
 
+@pytest.mark.slow
 def test_at_the_command_line_each_is_said_without_a_traceback(pairs: Path, tmp_path: Path) -> None:
     """Some are found while the options are read, one when the network is built."""
     reuse = ["mini-git", "--frozen-encoder", 1, "--no-augment", "--reuse-features"]

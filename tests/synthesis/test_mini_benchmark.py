@@ -35,6 +35,7 @@ def test_it_is_a_data_set_of_500_pictures_with_a_card_and_small() -> None:
         assert read_slots(prompts[0]) == dict(about)
 
 
+@pytest.mark.slow
 def test_its_scenes_are_no_network_s(test_metadata: list[dict]) -> None:
     """Diffusion model, student and captioners are trained on scenes that are not held out; of the others some were looked at while they were made."""
     keys = {about["prompt_group"] for about in test_metadata}
