@@ -90,6 +90,7 @@ class EvaluateConfig:
 if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
     CONFIG = read_command_line(EvaluateConfig, __doc__)
 
+import torch
 from PIL import Image
 
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
@@ -99,7 +100,7 @@ from data.sources.opening import open_splits
 from diffusion.contact_sheet import contact_sheet
 from diffusion.families import usual_sampling
 from diffusion.mini.world import read_slots
-from diffusion.pipelines import Failure, PipelineError, load_pipeline, synthesize
+from diffusion.pipelines import SAFETY_CHECKER, Failure, PipelineError, load_pipeline, synthesize
 from evaluation.baselines import Known, Settings, build_baseline, check_names
 from evaluation.baselines.known import ImageFeatures
 from evaluation.captioners import Captioner, CaptionerError
@@ -109,11 +110,13 @@ from evaluation.measuring import check_libraries, measure
 from evaluation.processes import Processes
 from evaluation.provenance import provenance
 from evaluation.report import failures, markdown
-from evaluation.round_trip import Features, Painter
+from evaluation.round_trip import Features, Painter, Render
 from inference import load_inverter
 from inference.loading import Inverter
 from model import CheckpointError
 from peers.clip import Clip, ClipError
+
+BLACK = (64, 64)  # pixels of a picture that a safety checker blackened
 
 
 def main(config: EvaluateConfig) -> int:
@@ -200,26 +203,33 @@ def _from_here(source: str) -> str:
 
 
 def _painter(config: EvaluateConfig, inverter: Inverter, clip: Clip | None) -> Painter:
-    pipeline = load_pipeline(config.model, device=inverter.device)
-    steps, guidance_scale = usual_sampling(pipeline, config.model)
-
-    def render(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        made = synthesize(pipeline, prompts, seeds, steps=steps, guidance_scale=guidance_scale)
-        failures = [one for one in made if isinstance(one, Failure)]
-        if failures:
-            print(f"{len(failures)} of {len(prompts)} pictures are black: {failures[0].message}", file=sys.stderr)
-        if len(failures) == len(made):
-            raise PipelineError(f"{len(failures)} of {len(prompts)} pictures could not be painted: {failures[0].message}")
-        size = next(one.size for one in made if isinstance(one, Image.Image))
-        return [Image.new("RGB", size) if isinstance(one, Failure) else one for one in made]
-
+    render, name = painting_with(config.model, inverter.device)
     features: Features = inverter.features
     encoder = f"the encoder of {_from_here(config.checkpoint)}"
     if config.image_encoder is not None:
         features, encoder = ImageFeatures(config.image_encoder, inverter.device), config.image_encoder
     elif clip is not None:
         features, encoder = (lambda images: clip.of_images(images).cpu().numpy()), str(config.clip)
-    return Painter(config.round_trip, render, features, name=f"{config.model} in {steps} steps", encoder=encoder)
+    return Painter(config.round_trip, render, features, name=name, encoder=encoder)
+
+
+def painting_with(model: str, device: torch.device) -> tuple[Render, str]:
+    """What paints prompts with a diffusion model, and its name. A picture that its safety checker blackens is black; one that fails for another
+    reason is a PipelineError."""
+    pipeline = load_pipeline(model, device=device)
+    steps, guidance_scale = usual_sampling(pipeline, model)
+
+    def render(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        made = synthesize(pipeline, prompts, seeds, steps=steps, guidance_scale=guidance_scale)
+        failures = [one for one in made if isinstance(one, Failure)]
+        for one in failures:
+            if one.kind != SAFETY_CHECKER:
+                raise PipelineError(f"{len(failures)} of {len(prompts)} pictures could not be painted: {one.message}")
+        if failures:  # which are pictures all the same
+            print(f"{len(failures)} of {len(prompts)} pictures are black: {failures[0].message}", file=sys.stderr)
+        return [Image.new("RGB", BLACK) if isinstance(one, Failure) else one for one in made]
+
+    return render, f"{model} in {steps} steps"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import signal
@@ -30,7 +29,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -80,7 +78,7 @@ from model import CheckpointError, EncoderError, NotFiniteError
 from peers import PeerNetwork
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
 from training.data import MEASURED_PROMPTS, Batches, TrainingData
-from training.estimate import estimate
+from training.estimate import describe
 from training.health import NormStatistics, TrainingError, check_skipped, check_update, skipped_kinds
 from training.lengths import PromptLengths
 from training.meter import Meter
@@ -95,16 +93,14 @@ from training.run_directory import (
     RunStateError,
     begin,
     check_begun,
-    check_new,
     checkpoints,
-    clear,
-    differences,
     held,
+    prepare,
     read_begun,
 )
 from training.run_state import Progress, RunState, full_disk_is_survived
 from training.running_mean import RunningMean
-from training.starting import build_network, initial_tokenizer
+from training.starting import build_network, run_tokenizer
 from training.stopping import StopRequest, resume_command
 from training.tracking import Tracker, word_maps
 
@@ -117,7 +113,7 @@ Export = Callable[[Network, PromptTokenizer, Path], None]
 
 
 @torch.no_grad()
-def _validate(
+def write_validation_pairs(
     model: Network,
     tokenizer: PromptTokenizer,
     batches: Batches,
@@ -175,8 +171,8 @@ def main(config: TrainConfig) -> None:
     with held(run) if first else nullcontext():
         with accelerator.main_process_first():
             if first:
-                _prepare_run(config, run, before)
-            tokenizer = _tokenizer(run, data, config)
+                prepare(config, run, before, resume_command())
+            tokenizer = run_tokenizer(run / TOKENIZER_FILE, config, data.prompts())
         going_on = bool(checkpoints(run))
         lengths = PromptLengths.of(data.some_prompts(MEASURED_PROMPTS), tokenizer.encode)
         torch.manual_seed(config.seed)
@@ -212,7 +208,7 @@ def fit(
     model: Network,
     tokenizer: PromptTokenizer,
     *,
-    validate: Validate = _validate,
+    validate: Validate = write_validation_pairs,
     export: Export = _export,
 ) -> Progress:
     """The training loop, from the last checkpoint in `run` to `config.max_steps`, or to a request to stop, which ends the process with what to do
@@ -353,55 +349,11 @@ def _prepare_data(config: TrainConfig) -> None:
         raise ShardError(f"the embedded data set in {config.data} could not be made (see above)")
 
 
-def _prepare_run(config: TrainConfig, run: Path, before: TrainConfig | None) -> None:
-    """Begin a run directory, or check that the run in it, begun with `before`, can be gone on with."""
-    if before is None:
-        check_new(run, resume_command())
-    else:
-        # what may change: where things lie, how long and how visibly it trains; data and batches are compared by what they are
-        ignored: dict[str, Any] = {"resume": False, "out": None, "name": "", "data": "", "max_steps": 10**9, "workers": 0, "batch_size": 1}
-        ignored |= {"accumulate": 1, "evaluate_every": 1, "save_every": 1, "keep_checkpoints": 1, "final_pairs": 1, "compile": False}
-        old, new = (json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(one, **ignored)), default=str)) for one in (before, config))
-        if differing := differences(old, new):
-            raise RunStateError(f"{run} was begun with other settings: {'; '.join(differing)}. Give the same ones, or another --name")
-    if not checkpoints(run):
-        if before is not None:
-            print(f"{run} has no checkpoint yet: it begins anew")
-        clear(run)
-        config.save(run / CONFIG_FILE)
-
-
-def _tokenizer(run: Path, data: TrainingData, config: TrainConfig) -> PromptTokenizer:
-    """The run's tokenizer: that of --init, or learnt from the training prompts at the run's beginning."""
-    path = run / TOKENIZER_FILE
-    if not path.exists() and (tokenizer := initial_tokenizer(config)) is not None:
-        tokenizer.save(path)
-    if not path.exists():
-        prompts = list(tqdm(data.prompts(), "reading prompts", unit="prompt", leave=False))
-        PromptTokenizer.train(prompts, config.model.vocab_size).save(path)
-    return PromptTokenizer.load(path)
-
-
 def _announce(config: TrainConfig, model: Network, data: TrainingData, run: Path, lengths: PromptLengths, processes: int) -> None:
     """What is about to be done, and what will be missing at the end."""
     positions = model.config.max_text_tokens
-    if isinstance(model, PeerNetwork):
-        name = type(model.network).__name__
-        encoder, decoder = (sum(weight.numel() for weight in part.parameters()) / 1e6 for part in (model.encoder, model.decoder))
-        needs = f"{encoder + decoder:.1f} M parameters ({encoder:.1f} M of them in the encoder)"
-    else:
-        name = model.config.encoder.name
-        needs = str(
-            estimate(
-                model.config,
-                batch_size=config.batch_size,
-                text_tokens=min(round(float(lengths.tokens.mean())), positions),
-                half=config.precision != "fp32",
-                frozen=config.frozen_encoder,
-                average=config.ema_decay > 0,
-            )
-        )
-    print(f"{run}: {name}, {model.num_image_tokens} image tokens, {needs}")
+    text_tokens = min(round(float(lengths.tokens.mean())), positions)
+    print(f"{run}: {describe(model, config, text_tokens)}")
     print(f"{data}, {config.max_steps} steps of {config.pairs_per_update(processes)}")
     print(lengths.describe(positions, "" if config.init is not None else "--model.max-text-tokens"))
     try:
@@ -423,8 +375,6 @@ def _conclude(config: TrainConfig, run: Path, data: TrainingData, progress: Prog
         outcome = _compare(config, run, data)
     except MissingExtraError as error:
         print(f"The comparison is left out: {error}. Then: {resume_command()}")
-    except NotFiniteError as error:
-        raise TrainingError(f"nothing was learnt, {run / MODEL} cannot be used: {error}") from error
     except KeyboardInterrupt:
         sys.exit(f"\nThe comparison was stopped; the model is whole in {run / MODEL}. To have the report later: {resume_command()}")
     with closing(Tracker(run, progress.step)) as tracker:
@@ -465,7 +415,7 @@ def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, fl
     print(f"\nOn {len(pictures)} pictures whose prompts were never trained on:\n\n{markdown(comparison)}\n")
     ours = comparison.columns[0]
     if ours.judgement is None:
-        raise TrainingError(f"{run / MODEL} could not be compared: {ours.failed}")
+        raise TrainingError(f"{run / MODEL} cannot be used: {ours.failed}")
     return {f"test/{name}": found.mean for name, found in {**ours.judgement.estimates, **ours.judgement.slots}.items()}
 
 

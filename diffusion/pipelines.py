@@ -44,6 +44,9 @@ class PipelineError(RuntimeError):
     """A pipeline that cannot be loaded or used; says what to do."""
 
 
+SAFETY_CHECKER = "safety checker"
+
+
 @dataclass(frozen=True)
 class Failure:
     """An image that could not be made. `kind` is the reason in few words, for counting."""
@@ -262,7 +265,7 @@ def synthesize(
 
 def _picture(array: np.ndarray, flagged: bool) -> Image.Image | Failure:
     if flagged:
-        return Failure("safety checker", "the pipeline's safety checker blackened the image")
+        return Failure(SAFETY_CHECKER, "the pipeline's safety checker blackened the image")
     if not np.isfinite(array).all():
         return Failure("not finite", "the pipeline gave values that are not finite")
     return Image.fromarray((array * 255).round().astype(np.uint8))

@@ -17,7 +17,6 @@ import psutil
 import torch
 from PIL import Image
 
-from data.errors import DiskFullError
 from data.files import explained
 from data.sources.held_out import HeldOutPictures
 from evaluation.processes import Processes
@@ -193,17 +192,19 @@ def _keeping(keep: Path | None, identity: str, process: int) -> Iterator[Callabl
         return
     keep.mkdir(parents=True, exist_ok=True)
     path = keep / f"{process}.jsonl"
-    with open(path, "a", encoding="utf-8") as file:
-        file.write("\n")  # a line that was cut before ends here
+    with open(path, "ab", buffering=0) as file:  # whose closing has nothing left to write, and so cannot fail in another way
+
+        def add(line: str) -> None:
+            try:
+                file.write(line.encode("utf-8", "replace"))
+            except OSError as error:
+                raise explained(error, path) from error
 
         def write(first: int, captions: Sequence[Caption], seconds: float) -> None:
             texts = [[caption.text, caption.confidence] for caption in captions]
-            try:
-                file.write(json.dumps({"of": identity, "first": first, "captions": texts, "seconds": seconds}) + "\n")
-                file.flush()
-            except OSError as error:
-                raise DiskFullError(str(explained(error, path))) from error
+            add(json.dumps({"of": identity, "first": first, "captions": texts, "seconds": seconds}) + "\n")
 
+        add("\n")  # a line that was cut before ends here
         yield write
 
 

@@ -42,12 +42,14 @@ class Comparison:
 
     Attributes:
         extremes: what each metric gives here to another picture's prompt, and to a true one.
+        unpainted: why there is no round trip, where one was asked for.
     """
 
     columns: Sequence[Column]
     extremes: Mapping[str, tuple[float, float]]
     slices: Sequence[Slice]
     round_trip: RoundTrip | None = None
+    unpainted: str = ""
 
     @property
     def judged(self) -> list[Column]:

@@ -62,8 +62,9 @@ class VlmConfig:
     """A directory that keeps every answer, so that none is asked and paid for twice."""
 
     def __post_init__(self) -> None:
-        check_least(1, max_tokens=self.max_tokens, requests=self.requests, image_tokens=self.image_tokens)
-        check_least(0, retries=self.retries, input_price=self.input_price, output_price=self.output_price, max_dollars=self.max_dollars)
-        check_finite(timeout=self.timeout, input_price=self.input_price, output_price=self.output_price, max_dollars=self.max_dollars)
+        dollars = {f"vlm.{name}": getattr(self, name) for name in ("input_price", "output_price", "max_dollars")}
+        check_least(1, **{f"vlm.{name}": getattr(self, name) for name in ("max_tokens", "requests", "image_tokens")})
+        check_least(0, **{"vlm.retries": self.retries}, **dollars)
+        check_finite(**{"vlm.timeout": self.timeout}, **dollars)
         if self.timeout <= 0:
             raise ValueError(f"--vlm.timeout must be above 0, not {self.timeout}")

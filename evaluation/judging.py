@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,6 @@ class Judgement:
     vocabulary: int
     mean_length: float
     calibration: Calibration | None = None
-    extra: Mapping[str, float] = field(default_factory=dict)
 
 
 class Judge:

@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from data.errors import MissingExtraError
+from data.embeddings import SENTENCE_MODEL
+from data.errors import DiskFullError, MissingExtraError
 from data.files import write_json
 from data.sources.held_out import HeldOutPictures
 from evaluation.captioners import Captioner
@@ -70,6 +71,7 @@ def measure(
         OSError: something cannot be written.
     """
     check_libraries()
+    about = {**about, "sentence_model": SENTENCE_MODEL if similarity is not None else "none: similarity is left out"}
     first = processes is None or processes.index == 0
     judge = Judge(
         pictures.references,
@@ -93,8 +95,14 @@ def measure(
             write()
         about_batches: dict[str, Any] = {"batch_size": batch_size, "keep": keep, "processes": processes}
         written = {column.name: column.captioned.texts for column in comparison.columns if column.captioned is not None}
-        trip = round_trip(painter, written, captioners, pictures, judge, **about_batches)
-        comparison = dataclasses.replace(comparison, round_trip=trip)
+        try:
+            comparison = dataclasses.replace(comparison, round_trip=round_trip(painter, written, captioners, pictures, judge, **about_batches))
+        except DiskFullError:
+            raise
+        except Exception as error:  # of whatever paints
+            if processes is not None and processes.count > 1:  # the others wait for what this one will not send
+                raise
+            comparison = dataclasses.replace(comparison, unpainted=f"{type(error).__name__}: {error}")
     if first:
         write()
     return comparison

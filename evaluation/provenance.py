@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from data.errors import ImageError, PairError, ShardError
 from data.sources.chosen import PairSource
@@ -48,7 +50,7 @@ def provenance(
         "settings": dict(settings or {}),
         "versions": {"python": platform.python_version(), **{name: found for name in _LIBRARIES if (found := _version(name)) is not None}},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads",
-        "command": " ".join(sys.argv),
+        "command": without_password(" ".join(sys.argv)),
     }
 
 
@@ -64,7 +66,7 @@ def audit(pictures: HeldOutPictures, training: Callable[[], PairSource] | None) 
     known: set[str] = set()
     groups: set[str] = set()
     read = 0
-    for number in range(len(source)):
+    for number in tqdm(range(len(source)), "comparing with training prompts", unit="prompt", leave=False):
         try:
             known.add(_plain(source.prompt(number)))
             if (group := source.metadata(number).get("prompt_group")) is not None:
@@ -77,6 +79,11 @@ def audit(pictures: HeldOutPictures, training: Callable[[], PairSource] | None) 
         "pictures_with_a_training_prompt": sum(any(_plain(prompt) in known for prompt in prompts) for prompts in pictures.references),
         "pictures_of_a_training_group": sum(group in groups for group in pictures.groups),
     }
+
+
+def without_password(text: str) -> str:
+    """Without what stands before the host of a URL: https://user:secret@host -> https://***@host."""
+    return re.sub(r"(?<=://)[^/@\s]+(?=@)", "***", text)
 
 
 def _plain(prompt: str) -> str:

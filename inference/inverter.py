@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inference import DEFAULT_CHECKPOINT
 from inference.banned import BannedWords
-from inference.pictures import Picture, as_picture
+from inference.pictures import Picture, as_picture, check_several
 from model import CaptionModel, CheckpointError, Hypothesis, find_checkpoint, load_model, save_model
 from model.fingerprint import add_weights
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
@@ -171,12 +171,7 @@ class PromptInverter:
 
     def _batches(self, images: Iterable[Picture], batch_size: int) -> Iterator[Tensor]:
         """(B, 3, H, W) uint8. Of each picture only what the network sees is kept while the next one is read."""
-        if isinstance(images, Image.Image | str | Path | bytes) or not isinstance(images, Iterable):
-            raise TypeError(f"images is a list of pictures, such as predict([picture]), not one {type(images).__name__}")
-        if isinstance(images, np.ndarray | Tensor) and images.ndim != 4:  # the rows of one picture would pass for grey ones
-            raise TypeError(f"images is a list of pictures, such as predict([picture]), not one of the shape {tuple(images.shape)}")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number, 1 or more, not {batch_size}")
+        check_several(images, batch_size)
         each = iter(images)
         while batch := [self.preprocess.pixels(as_picture(image)) for image in islice(each, batch_size)]:
             yield torch.stack(batch)

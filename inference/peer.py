@@ -13,7 +13,7 @@ from PIL import Image
 
 from data.images import shrunk
 from inference.inverter import Prediction
-from inference.pictures import Picture, as_picture
+from inference.pictures import Picture, as_picture, check_several
 from peers import PeerCaptioner, Written
 
 
@@ -61,10 +61,11 @@ class PeerInverter:
 
         Raises:
             ImageError: something that cannot be read as a picture.
+            NotFiniteError: the network computed no numbers.
+            TypeError: something that is no picture, or a single one.
             ValueError: a prefix or banned words, which need a network of ours or GIT's.
         """
-        if prefix or list(banned_words):
-            raise ValueError("a prefix and banned words need a checkpoint of Reprompt's or GIT's; this one runs in transformers")
+        _refuse(prefix, banned_words)
         arguments: dict[str, Any] = {"num_beams": num_beams, "num_return_sequences": num_return, "length_penalty": length_penalty}
         return self._write(images, batch_size, min_new_tokens, max_new_tokens, arguments)
 
@@ -88,8 +89,8 @@ class PeerInverter:
         Raises:
             As `predict`.
         """
-        if prefix or list(banned_words):
-            raise ValueError("a prefix and banned words need a checkpoint of Reprompt's or GIT's; this one runs in transformers")
+        _refuse(prefix, banned_words)
+        check_several(images, batch_size)
         arguments: dict[str, Any] = {"do_sample": True, "num_return_sequences": num_samples}
         arguments |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         if seed is None:
@@ -109,6 +110,7 @@ class PeerInverter:
         lengths = {"min_new_tokens": min_new_tokens} if min_new_tokens else {}
         lengths["max_new_tokens"] = max_new_tokens or _LONGEST
         predictions: list[Prediction] = []
+        check_several(images, batch_size)
         each = iter(images)
         while batch := [shrunk(as_picture(image)) for image in islice(each, batch_size)]:
             found = self.captioner.write(batch, **lengths, **arguments)
@@ -122,4 +124,11 @@ _LONGEST = 64
 
 
 def _prediction(texts: list[Written]) -> Prediction:
-    return Prediction(texts[0].text, texts[0].score, alternatives=[(text.text, text.score) for text in texts[1:]])
+    """All of a text is one piece: transformers hands over no others."""
+    best, *others = texts
+    return Prediction(best.text, best.score, alternatives=[(text.text, text.score) for text in others], tokens=[(best.text, best.log_prob)])
+
+
+def _refuse(prefix: str, banned_words: Iterable[str]) -> None:
+    if prefix or list(banned_words):
+        raise ValueError("a prefix and banned words need a checkpoint of Reprompt's or GIT's; this one runs in transformers")

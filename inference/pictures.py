@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,3 +42,17 @@ def as_picture(source: Picture) -> Image.Image:
     if source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] not in (3, 4)):
         raise TypeError(f"an array of a picture is (H, W), (H, W, 3) or (H, W, 4), not {source.shape}")
     return picture_rgb(Image.fromarray(source))
+
+
+def check_several(images: object, batch_size: int) -> None:
+    """
+    Raises:
+        TypeError: one picture, where several are asked for; says what to pass.
+        ValueError: no number of pictures that go through the network together.
+    """
+    if isinstance(images, Image.Image | str | Path | bytes) or not isinstance(images, Iterable):
+        raise TypeError(f"images is a list of pictures, such as predict([picture]), not one {type(images).__name__}")
+    if isinstance(images, np.ndarray | Tensor) and images.ndim != 4:  # the rows of one picture would pass for grey ones
+        raise TypeError(f"images is a list of pictures, such as predict([picture]), not one of the shape {tuple(images.shape)}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number, 1 or more, not {batch_size}")

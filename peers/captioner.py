@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from model import NotFiniteError
+from model.fingerprint import add_weights
 from peers.files import Kind, load_peer
 
 
@@ -41,11 +43,11 @@ class PeerCaptioner:
         return cls(*load_peer(kind, source), device)
 
     def fingerprint(self) -> str:
-        """By which the network and its tokenizer are known again."""
+        """By which the network, its tokenizer and its preprocessing are known again."""
         digest = hashlib.sha256(self.network.config.to_json_string(use_diff=True).encode())
-        for name, parameter in self.network.named_parameters():
-            digest.update(name.encode() + parameter.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes())
+        add_weights(digest, self.network)
         digest.update(self.processor.tokenizer.backend_tokenizer.to_str().encode())
+        digest.update(self.processor.image_processor.to_json_string().encode())
         return digest.hexdigest()[:16]
 
     @torch.inference_mode()
@@ -63,8 +65,13 @@ class PeerCaptioner:
 
         Args:
             arguments: of transformers' `generate`: num_beams, num_return_sequences, max_new_tokens, length_penalty and so on.
+
+        Raises:
+            NotFiniteError: the network computed no numbers, of which transformers makes a text all the same.
         """
         sequences, log_probs, lengths = generate(self.network, self._pixels(images), **arguments)
+        if bool(log_probs.isnan().any()):
+            raise NotFiniteError("the network computed no numbers: its weights are damaged, or too large for its precision")
         texts = [text.strip() for text in self.processor.batch_decode(sequences, skip_special_tokens=True)]
         each = len(texts) // len(images)
         sums = zip(texts, log_probs.tolist(), lengths.tolist(), strict=True)

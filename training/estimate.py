@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from model import CaptionModel, ModelConfig
+from training.config import TrainConfig
+from training.networks import Network
 from training.objective import CaptionLoss
 
 
@@ -68,3 +71,20 @@ def estimate(config: ModelConfig, *, batch_size: int, text_tokens: int, half: bo
     encoder, decoder = (sum(parameter.numel() for parameter in part.parameters()) for part in (model.encoder, model.decoder))
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return Estimate(encoder, decoder, 4 * ((1 + average) * (encoder + decoder) + 3 * learning), activations)
+
+
+def describe(model: Network, config: TrainConfig, text_tokens: int) -> str:
+    """A network and what a run with it needs; of one of transformers its parameters alone.
+
+    Args:
+        text_tokens: of an ordinary prompt.
+    """
+    if isinstance(model, CaptionModel):
+        name = model.config.encoder.name
+        about: dict[str, Any] = {"batch_size": config.batch_size, "text_tokens": text_tokens, "half": config.precision != "fp32"}
+        needs = str(estimate(model.config, **about, frozen=config.frozen_encoder, average=config.ema_decay > 0))
+    else:
+        name = type(model.network).__name__
+        encoder, decoder = (sum(weight.numel() for weight in part.parameters()) / 1e6 for part in (model.encoder, model.decoder))
+        needs = f"{encoder + decoder:.1f} M parameters ({encoder:.1f} M of them in the encoder)"
+    return f"{name}, {model.num_image_tokens} image tokens, {needs}"

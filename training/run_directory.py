@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from data.files import write_text
 from tokenizer import TOKENIZER_FILE
+from training.config import TrainConfig
 
 CONFIG_FILE, BEGUN_FILE, LOCK_FILE = "config.json", "begun.json", ".lock"
 CHECKPOINTS, MODEL, REPORT = "checkpoints", "model", "report"
@@ -127,3 +129,25 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
         keys = sorted(before.keys() | now.keys())
         return [line for key in keys for line in differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)]
     return [] if before == now else [f"{name}: {before} there, {now} now"]
+
+
+def prepare(config: TrainConfig, run: Path, before: TrainConfig | None, resume: str) -> None:
+    """Begin a run directory, or check that the run in it, begun with `before`, can be gone on with by the command `resume`.
+
+    Raises:
+        RunStateError: it cannot; names the settings that differ, or what to type.
+    """
+    if before is None:
+        check_new(run, resume)
+    else:
+        # what may change: where things lie, how long and how visibly it trains; data and batches are compared by what they are
+        ignored: dict[str, Any] = {"resume": False, "out": None, "name": "", "data": "", "max_steps": 10**9, "workers": 0, "batch_size": 1}
+        ignored |= {"accumulate": 1, "evaluate_every": 1, "save_every": 1, "keep_checkpoints": 1, "final_pairs": 1, "compile": False}
+        old, new = (json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(one, **ignored)), default=str)) for one in (before, config))
+        if differing := differences(old, new):
+            raise RunStateError(f"{run} was begun with other settings: {'; '.join(differing)}. Give the same ones, or another --name")
+    if not checkpoints(run):
+        if before is not None:
+            print(f"{run} has no checkpoint yet: it begins anew")
+        clear(run)
+        config.save(run / CONFIG_FILE)

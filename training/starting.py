@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
+from tqdm import tqdm
 
 from model import CaptionModel, EncoderConfig, EncoderError, ModelConfig, Preprocessing, find_checkpoint, load_model, pretrained_preprocessing
 from model.encoder import ImageEncoder
@@ -27,6 +30,16 @@ def initial_tokenizer(config: TrainConfig) -> PromptTokenizer | None:
     if config.network in PEER_KINDS:
         return peer_tokenizer(config.init)
     return PromptTokenizer.load(find_checkpoint(config.init) / TOKENIZER_FILE)
+
+
+def run_tokenizer(path: Path, config: TrainConfig, prompts: Iterable[str]) -> PromptTokenizer:
+    """A run's tokenizer, at `path`: that of `config.init`, or learnt from the training prompts at the run's beginning."""
+    if not path.exists():
+        tokenizer = initial_tokenizer(config) or PromptTokenizer.train(
+            list(tqdm(prompts, "reading prompts", unit="prompt", leave=False)), config.model.vocab_size
+        )
+        tokenizer.save(path)
+    return PromptTokenizer.load(path)
 
 
 def build_network(config: TrainConfig, tokenizer: PromptTokenizer, *, text_tokens: int, pretrained: bool) -> Network:

@@ -38,7 +38,8 @@ class HeldOutPictures:
         numbers: of the first pair of each picture.
         references: of each picture all its prompts.
         metadata: of the first pair of each picture, its slots among it.
-        groups: which pictures are no independent evidence: they have one prompt, or near-duplicates of one, in common.
+        groups: which pictures are no independent evidence: those of one `prompt_group`, or where the data has none of the same first prompt. (By
+            further prompts they are not joined, as `data.sources.pictures` says.)
         unread: how many pairs on the way could not be read, or have an empty prompt, by kind.
     """
 

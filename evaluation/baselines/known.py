@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from evaluation.captioners import About, Caption, CaptionerError
+from model.fingerprint import add_weights
 
 _SIDE = 16  # pixels of a thumbnail
 
@@ -114,8 +115,7 @@ class ImageFeatures:
         self.device = torch.device(device)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         digest = hashlib.sha256(f"{name} {self.transform}".encode())
-        for weights in self.model.state_dict().values():
-            digest.update(weights.float().sum().cpu().numpy().tobytes())
+        add_weights(digest, self.model)
         self.fingerprint = digest.hexdigest()[:16]
 
     @torch.inference_mode()

@@ -96,7 +96,10 @@ def build_baseline(spec: str, settings: Settings) -> Captioner:
         lengths = {"num_beams": settings.num_beams, "max_new_tokens": settings.max_new_tokens}
         return HuggingFace(name, source, **lengths, device=settings.device, dtype=settings.dtype)
     if name == "interrogator":
-        return Interrogator(source or _CLIP, build_baseline(settings.interrogator.caption, settings), settings.interrogator)
+        inner = settings.interrogator.caption
+        if inner.partition("=")[0] not in NAMES or inner.partition("=")[0] == "interrogator":
+            raise CaptionerError(f"--interrogator.caption {inner}: name another baseline, of {', '.join(one for one in NAMES if one != name)}")
+        return Interrogator(source or _CLIP, build_baseline(inner, settings), settings.interrogator)
     if name == "vlm":
         return VisionLanguageModel(source, settings.vlm, count=settings.count, spending=settings.spending, processes=settings.processes)
     raise CaptionerError(f"unknown baseline {spec!r}")

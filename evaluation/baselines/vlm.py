@@ -21,6 +21,7 @@ from PIL import Image
 from data.files import write_text
 from evaluation.captioners import About, Caption, CaptionerError
 from evaluation.config import VlmConfig
+from evaluation.provenance import without_password
 
 _SIDE = 1024  # pixels of a picture's longer side as it is sent
 _MILLION = 1_000_000
@@ -68,7 +69,7 @@ class VisionLanguageModel:
         above, line, below = text.partition("\n---\n")
         self._system, self._question = (above, below) if line else ("", text)
         self.client = openai.OpenAI(api_key=self._key or "none", base_url=base_url, timeout=config.timeout, max_retries=config.retries)
-        where = str(self.client.base_url)
+        where = without_password(str(self.client.base_url))
         asked = {"model": model, "base_url": where, "system": self._system, "question": self._question, "max_tokens": config.max_tokens}
         self._asked = json.dumps(asked, sort_keys=True)
         self._spent = 0.0
@@ -89,7 +90,7 @@ class VisionLanguageModel:
         settings = {"max_tokens": self.config.max_tokens, "temperature": 0, "template": str(self.config.template)}
         digest = hashlib.sha256(self._asked.encode()).hexdigest()[:16]
         return About(
-            source=f"{self.model} at {self.client.base_url}",
+            source=f"{self.model} at {without_password(str(self.client.base_url))}",
             fingerprint=digest,
             precision="as the server has it",
             settings=settings,
@@ -127,7 +128,7 @@ class VisionLanguageModel:
                 if self._spending.dollars >= self._limit and self._cost(1, 1) > 0:
                     raise CaptionerError(
                         f"--vlm.max-dollars {self.config.max_dollars:g} is spent (${self._spending.dollars:.2f} by this process); answers so "
-                        "far are kept, so that the same command with a higher limit goes on"
+                        "far are kept: the same command goes on, and may spend as much again"
                     )
             try:
                 found = self.client.chat.completions.create(

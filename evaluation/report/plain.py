@@ -22,6 +22,7 @@ def as_json(comparison: Comparison, about: Mapping[str, Any]) -> dict[str, Any]:
         **about,
         "range": {name: {"another_prompt": low, "true_prompt": high} for name, (low, high) in comparison.extremes.items()},
         "results": [_column(column) for column in comparison.columns],
+        "unpainted": comparison.unpainted,
         "round_trip": None if comparison.round_trip is None else _round_trip(comparison.round_trip),
         "slices": [{"trait": one.trait, "value": one.value, "metric": one.metric, "estimates": _plain(one.estimates)} for one in comparison.slices],
     }
@@ -108,7 +109,9 @@ def markdown(comparison: Comparison) -> str:
 def failures(comparison: Comparison) -> list[tuple[str, str]]:
     """Which captioners failed, and why: of all pictures, or of a later round."""
     trip = comparison.round_trip
-    return [(column.name, column.failed) for column in comparison.failed] + (list(trip.failed.items()) if trip is not None else [])
+    found = [(column.name, column.failed) for column in comparison.failed]
+    found += trip.failed.items() if trip is not None else []
+    return [*found, ("round trip", comparison.unpainted)] if comparison.unpainted else found
 
 
 def tables(comparison: Comparison) -> list[Table]:

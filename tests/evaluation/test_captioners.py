@@ -1,3 +1,4 @@
+import io
 import json
 import threading
 import time
@@ -8,6 +9,8 @@ import pytest
 from compared import PROMPTS, Told, pictures
 from PIL import Image
 
+from data.errors import DiskFullError
+from evaluation import captioners
 from evaluation.captioners import About, Caption, Captioned, CaptionerError, as_confidence, caption_all, file_name
 from evaluation.processes import Processes
 
@@ -252,3 +255,9 @@ def test_names_become_names_of_files() -> None:
     assert file_name("blip=/a/b c") == "blip__a_b_c"
     assert json.dumps(About().source) == '""'
     assert PROMPTS
+
+
+def test_a_full_disk_is_named_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captioners, "open", lambda *_, **__: io.FileIO("/dev/full", "a"), raising=False)
+    with pytest.raises(DiskFullError, match="the disk is full"):
+        run(Told(TEXTS), keep=tmp_path)

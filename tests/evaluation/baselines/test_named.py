@@ -1,6 +1,8 @@
 import pytest
 
-from evaluation.baselines import NAMES, check_names
+from evaluation.baselines import NAMES, Known, Settings, build_baseline, check_names
+from evaluation.captioners import CaptionerError
+from evaluation.config import InterrogatorConfig
 
 
 @pytest.mark.parametrize(
@@ -20,3 +22,10 @@ def test_slips_are_named_before_anything_is_computed(specs: list[str], message: 
 
 def test_every_name_and_source_is_taken() -> None:
     check_names([*(name for name in NAMES if name != "vlm"), "vlm=gpt", "blip=a/b", "nearest=vit", "git=/x", "interrogator=/clip", "blip=/x=y"])
+
+
+@pytest.mark.parametrize("inner", ["interrogator", "interrogator=/clip", "bllip"])
+def test_phrases_are_chained_onto_the_captions_of_another_baseline(inner: str) -> None:
+    settings = Settings(known=Known(lambda: pytest.fail("training pairs")), count=1, interrogator=InterrogatorConfig(caption=inner))
+    with pytest.raises(CaptionerError, match="name another baseline, of constant"):
+        build_baseline("interrogator=/clip", settings)
