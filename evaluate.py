@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -90,33 +90,28 @@ class EvaluateConfig:
 if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
     CONFIG = read_command_line(EvaluateConfig, __doc__)
 
-import torch
-from PIL import Image
-
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
 from data.files import check_writable
 from data.sources.held_out import HeldOutPictures
 from data.sources.opening import open_splits
 from diffusion.contact_sheet import contact_sheet
-from diffusion.families import usual_sampling
 from diffusion.mini.world import read_slots
-from diffusion.pipelines import SAFETY_CHECKER, Failure, PipelineError, load_pipeline, synthesize
+from diffusion.pipelines import PipelineError
 from evaluation.baselines import Known, Settings, build_baseline, check_names
 from evaluation.baselines.known import ImageFeatures
 from evaluation.captioners import Captioner, CaptionerError
 from evaluation.inverting import InverterCaptioner
 from evaluation.meaning import SentenceSimilarity
 from evaluation.measuring import check_libraries, measure
+from evaluation.painting import painting_with
 from evaluation.processes import Processes
-from evaluation.provenance import provenance
+from evaluation.provenance import provenance, without_password
 from evaluation.report import failures, markdown
-from evaluation.round_trip import Features, Painter, Render
+from evaluation.round_trip import Features, Painter
 from inference import load_inverter
 from inference.loading import Inverter
 from model import CheckpointError
 from peers.clip import Clip, ClipError
-
-BLACK = (64, 64)  # pixels of a picture that a safety checker blackened
 
 
 def main(config: EvaluateConfig) -> int:
@@ -167,7 +162,7 @@ def main(config: EvaluateConfig) -> int:
     captioners |= {spec: partial(build_baseline, spec, settings) for spec in config.baseline}
     if config.split == "train" and any(spec.startswith("nearest") for spec in config.baseline):
         tell("nearest finds each picture of --split train among what it knows, and so looks its own prompt up")
-    data, checkpoint = _from_here(config.data), _from_here(config.checkpoint)
+    data, checkpoint = without_password(_from_here(config.data)), _from_here(config.checkpoint)
     what = f"{len(pictures)} pictures of {data} ({config.split}) in {len(set(pictures.groups))} groups of prompts"
     painter = _painter(config, inverter, clip) if config.round_trip else None
     asked = {**search, "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "limit": config.limit, "bootstrap_seed": 0}
@@ -211,25 +206,6 @@ def _painter(config: EvaluateConfig, inverter: Inverter, clip: Clip | None) -> P
     elif clip is not None:
         features, encoder = (lambda images: clip.of_images(images).cpu().numpy()), str(config.clip)
     return Painter(config.round_trip, render, features, name=name, encoder=encoder)
-
-
-def painting_with(model: str, device: torch.device) -> tuple[Render, str]:
-    """What paints prompts with a diffusion model, and its name. A picture that its safety checker blackens is black; one that fails for another
-    reason is a PipelineError."""
-    pipeline = load_pipeline(model, device=device)
-    steps, guidance_scale = usual_sampling(pipeline, model)
-
-    def render(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        made = synthesize(pipeline, prompts, seeds, steps=steps, guidance_scale=guidance_scale)
-        failures = [one for one in made if isinstance(one, Failure)]
-        for one in failures:
-            if one.kind != SAFETY_CHECKER:
-                raise PipelineError(f"{len(failures)} of {len(prompts)} pictures could not be painted: {one.message}")
-        if failures:  # which are pictures all the same
-            print(f"{len(failures)} of {len(prompts)} pictures are black: {failures[0].message}", file=sys.stderr)
-        return [Image.new("RGB", BLACK) if isinstance(one, Failure) else one for one in made]
-
-    return render, f"{model} in {steps} steps"
 
 
 if __name__ == "__main__":

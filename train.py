@@ -71,7 +71,7 @@ from evaluation.inverting import InverterCaptioner
 from evaluation.meaning import SentenceSimilarity
 from evaluation.measuring import check_libraries, measure
 from evaluation.overlap import exact_match, token_f1
-from evaluation.provenance import provenance
+from evaluation.provenance import provenance, without_password
 from evaluation.report import markdown
 from inference import PromptInverter, load_inverter
 from model import CheckpointError, EncoderError, NotFiniteError
@@ -406,7 +406,7 @@ def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, fl
         about=provenance(
             pictures, data=config.data, split="test", splits=data.about_splits, training=lambda: data.known, settings={"seed": config.seed}
         ),
-        title=f"{run} on {len(pictures)} test pictures of {config.data}",
+        title=f"{run} on {len(pictures)} test pictures of {without_password(config.data)}",
         read_slots=read_slots,
         contact_sheet=partial(contact_sheet, columns=8, cell=192, lines=7),
         similarity=SentenceSimilarity.if_there(print),

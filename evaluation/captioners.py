@@ -195,8 +195,10 @@ def _keeping(keep: Path | None, identity: str, process: int) -> Iterator[Callabl
     with open(path, "ab", buffering=0) as file:  # whose closing has nothing left to write, and so cannot fail in another way
 
         def add(line: str) -> None:
+            left = line.encode()
             try:
-                file.write(line.encode("utf-8", "replace"))
+                while left:  # a disk that is nearly full takes a part
+                    left = left[file.write(left) :]
             except OSError as error:
                 raise explained(error, path) from error
 

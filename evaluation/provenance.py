@@ -37,7 +37,7 @@ def provenance(
     """
     return {
         "data": {
-            "source": data,
+            "source": without_password(data),
             "split": split,
             "splits": splits or "as the data declares them",
             "fingerprint": pictures.fingerprint(),
@@ -83,7 +83,7 @@ def audit(pictures: HeldOutPictures, training: Callable[[], PairSource] | None) 
 
 def without_password(text: str) -> str:
     """Without what stands before the host of a URL: https://user:secret@host -> https://***@host."""
-    return re.sub(r"(?<=://)[^/@\s]+(?=@)", "***", text)
+    return re.sub(r"(?<=://)[^/\s]+(?=@)", "***", text)
 
 
 def _plain(prompt: str) -> str:

@@ -98,7 +98,11 @@ def round_trip(
     processes: Processes | None = None,
 ) -> RoundTrip | None:
     """Paint from what captioners wrote, by name; of more than one round, have each caption that and so on. All processes call this; the first one has
-    the outcome."""
+    the outcome.
+
+    Raises:
+        ValueError: true prompts paint pictures no more like the originals than others do.
+    """
     processes = processes or Processes()
     originals = _shared_features(painter, pictures, processes)
     count = len(pictures)
@@ -136,6 +140,11 @@ def _outcome(
     painter: Painter, judge: Judge, said: Mapping[str, list[list[str]]], similarity: Mapping[str, list[Scores]], failed: Mapping[str, str]
 ) -> RoundTrip:
     ends = mean_estimates({name: similarity[name][0] for name in ("ceiling", "floor")}, judge.units)
+    if not ends["ceiling"].mean > ends["floor"].mean:
+        raise ValueError(
+            f"pictures painted from the true prompts are no more like the originals ({ends['ceiling'].mean:.3f}) than those from other prompts "
+            f"({ends['floor'].mean:.3f}), so that there is no recovery to measure: is --model what painted them, and are they black?"
+        )
     drifts = {}
     for name, rounds in said.items():
         by_words = [judge.sentence(prompts) for prompts in rounds]

@@ -97,8 +97,12 @@ def build_baseline(spec: str, settings: Settings) -> Captioner:
         return HuggingFace(name, source, **lengths, device=settings.device, dtype=settings.dtype)
     if name == "interrogator":
         inner = settings.interrogator.caption
-        if inner.partition("=")[0] not in NAMES or inner.partition("=")[0] == "interrogator":
-            raise CaptionerError(f"--interrogator.caption {inner}: name another baseline, of {', '.join(one for one in NAMES if one != name)}")
+        try:
+            check_names([inner])
+        except ValueError as error:
+            raise CaptionerError(f"--interrogator.caption {inner}: {error}") from error
+        if inner.partition("=")[0] == name:
+            raise CaptionerError(f"--interrogator.caption {inner}: name another baseline")
         return Interrogator(source or _CLIP, build_baseline(inner, settings), settings.interrogator)
     if name == "vlm":
         return VisionLanguageModel(source, settings.vlm, count=settings.count, spending=settings.spending, processes=settings.processes)

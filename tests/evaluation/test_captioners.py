@@ -1,8 +1,10 @@
+import errno
 import io
 import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -259,5 +261,29 @@ def test_names_become_names_of_files() -> None:
 
 def test_a_full_disk_is_named_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captioners, "open", lambda *_, **__: io.FileIO("/dev/full", "a"), raising=False)
+    with pytest.raises(DiskFullError, match="the disk is full"):
+        run(Told(TEXTS), keep=tmp_path)
+
+
+def test_a_disk_that_takes_a_part_of_a_line_is_given_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(io.FileIO):
+        def write(self, content: Any) -> int:
+            return super().write(bytes(content)[:7])
+
+    monkeypatch.setattr(captioners, "open", lambda path, *_, **__: Slow(path, "a"), raising=False)
+    run(Told(TEXTS), keep=tmp_path)
+    again = Told(TEXTS)
+    assert run(again, keep=tmp_path).kept == 7
+    assert again.seen == []
+
+
+def test_a_disk_that_fills_up_later_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Filling(io.FileIO):
+        def write(self, content: Any) -> int:
+            if self.tell():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    monkeypatch.setattr(captioners, "open", lambda path, *_, **__: Filling(path, "a"), raising=False)
     with pytest.raises(DiskFullError, match="the disk is full"):
         run(Told(TEXTS), keep=tmp_path)

@@ -8,7 +8,7 @@ from PIL import Image
 from data.errors import PairError, ShardError
 from data.sources.chosen import PairSource
 from data.store.pairs import Pair
-from evaluation.provenance import audit, provenance
+from evaluation.provenance import audit, provenance, without_password
 
 
 def training(*about: tuple[str, dict]) -> ListedPairs:
@@ -64,3 +64,8 @@ def test_it_says_on_what_and_with_what() -> None:
     }
     assert found["settings"] == {"seed": 0}
     assert {"python", "torch", "numpy"} <= set(found["versions"])
+
+
+def test_a_password_in_a_urls_address_is_not_written_down() -> None:
+    assert provenance(pictures(1), data="https://user:pass@word@host/a.tar", split="test")["data"]["source"] == "https://***@host/a.tar"
+    assert without_password("a https://host/x?mail=me@home and s3://key:secret@bucket/y") == "a https://host/x?mail=me@home and s3://***@bucket/y"

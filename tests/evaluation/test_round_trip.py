@@ -119,7 +119,11 @@ def test_the_floor_is_painted_from_prompts_of_other_groups() -> None:
     for number, prompts in enumerate(some.references):
         prompts[:] = [PROMPTS[number // 2]]  # type: ignore[index]
     some = dataclasses.replace(some, groups=[str(number // 2) for number in range(8)])
-    round_trip(Painter(1, render, see, name="", encoder=""), {}, {}, some, judge_of(some), batch_size=4)
+
+    def see_pairs(images: Sequence[Image.Image]) -> np.ndarray:
+        return see([image if image.size == (8, 8) else Image.new("RGB", (9, 9), (image.getpixel((0, 0))[0] // 2, 0, 0)) for image in images])
+
+    round_trip(Painter(1, render, see_pairs, name="", encoder=""), {}, {}, some, judge_of(some), batch_size=4)
     true, floor = asked
     assert true == [prompts[0] for prompts in some.references]
     assert not any(one == other for one, other in zip(true, floor, strict=True))
@@ -172,3 +176,9 @@ def test_a_captioner_that_fails_in_a_later_round_keeps_its_first(tmp_path: Path)
     assert len(found.drifts["it"].image) == 1
     assert len(found.drifts["other"].image) == 2
     assert found.recovery["it"].mean == pytest.approx(1.0)
+
+
+def test_where_true_prompts_paint_nothing_like_the_pictures_there_is_no_recovery() -> None:
+    black = dataclasses.replace(PAINTER, render=lambda prompts, seeds: [Image.new("RGB", (8, 8))] * len(prompts))
+    with pytest.raises(ValueError, match="there is no recovery to measure"):
+        trip(black, {"right": PROMPTS * 5})

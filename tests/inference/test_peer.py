@@ -153,6 +153,16 @@ def test_scores_are_mean_log_probabilities(files: list[Path]) -> None:
     with torch.no_grad():
         logits = writer.model(pixel_values=pixel_values, input_ids=torch.tensor([[DEC, *text[:-1]]])).logits[0]
     assert prediction.score == pytest.approx(float(logits.log_softmax(-1)[range(len(text)), text].mean()), abs=1e-4)
+    assert len(text) > 1
+    (piece,) = prediction.tokens
+    assert piece == (prediction.prompt, pytest.approx(prediction.score * len(text), abs=1e-3))
+
+
+def test_a_single_picture_is_refused_where_several_are_asked_for(files: list[Path]) -> None:
+    writer = inverter()
+    for write in (writer.predict, lambda image: writer.sample(image, seed=1), writer.sample):
+        with pytest.raises(TypeError, match="not one"):
+            write(read_image(files[0]))
 
 
 def test_pictures_of_every_kind_are_read(files: list[Path]) -> None:

@@ -14,6 +14,8 @@ from gits import save_git
 from PIL import Image
 from torch import Tensor
 
+import peers.captioner
+from model import NotFiniteError
 from peers import PeerCaptioner, Written
 
 
@@ -113,6 +115,23 @@ def test_loaded_again_it_is_the_same_and_any_change_another(tmp_path: Path, kind
     renamed = PeerCaptioner(one.network, copy.deepcopy(one.processor))
     renamed.processor.tokenizer.add_tokens(["harpsichord"])
     found.add(renamed.fingerprint())
+    darker = PeerCaptioner(one.network, copy.deepcopy(one.processor))
+    darker.processor.image_processor.image_mean = [0.9, 0.9, 0.9]
+    found.add(darker.fingerprint())
     one.network.config.update({"layer_norm_eps": 0.1})
     found.add(one.fingerprint())
-    assert len(found) == 4
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_that_computes_no_numbers_writes_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = captioner(kind)
+    with torch.no_grad():
+        list(writer.network.parameters())[-1].fill_(torch.nan)
+    with pytest.raises(NotFiniteError, match="computed no numbers"):
+        writer.write(pictures(), do_sample=False, max_new_tokens=4)
+    # of one picture of several
+    found = torch.zeros(5, 3, dtype=torch.long), torch.tensor([torch.nan, -1, -1, -1, -1]), torch.ones(5)
+    monkeypatch.setattr(peers.captioner, "generate", lambda *_, **__: found)
+    with pytest.raises(NotFiniteError, match="computed no numbers"):
+        writer.write(pictures())

@@ -127,3 +127,13 @@ def test_the_known_pairs_are_some_from_all_over_the_data(monkeypatch: pytest.Mon
     first = [source.prompt(number) for number in spread(source)[:20]]
     known = Known(lambda: source)
     assert [prompt for _, prompt in known.pairs()] == known.prompts() == first
+
+
+def test_an_encoder_with_another_weight_is_another(tmp_path: Path) -> None:
+    model = save_timm(tmp_path / "vit")
+    before = ImageFeatures(str(tmp_path / "vit")).fingerprint
+    assert ImageFeatures(str(tmp_path / "vit")).fingerprint == before
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    weights["norm.weight"][[0, 1]] += torch.tensor([0.5, -0.5])  # their sum is the same
+    save_file(weights, tmp_path / "vit" / "model.safetensors")
+    assert ImageFeatures(str(tmp_path / "vit")).fingerprint != before

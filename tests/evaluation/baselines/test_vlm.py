@@ -227,3 +227,10 @@ def test_several_are_on_their_way_at_a_time(tmp_path: Path) -> None:
         assert len(model.caption(images(4))) == 4
         assert time.perf_counter() - start < 1.9
         assert model.about.batch_size == 4
+
+
+def test_a_password_in_the_servers_address_is_in_no_message_and_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = VisionLanguageModel("m", config(tmp_path, "http://user:hidden@127.0.0.1:1/v1"), count=1)
+    said = capsys.readouterr()
+    assert "hidden" not in said.out + said.err + str(model.about)
+    assert "http://***@127.0.0.1:1/v1" in model.about.source
