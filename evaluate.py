@@ -105,7 +105,7 @@ from evaluation.meaning import SentenceSimilarity
 from evaluation.measuring import check_libraries, measure
 from evaluation.painting import painting_with
 from evaluation.processes import Processes
-from evaluation.provenance import provenance, without_password
+from evaluation.provenance import from_here, provenance, without_password
 from evaluation.report import failures, markdown
 from evaluation.round_trip import Features, Painter
 from inference import load_inverter
@@ -157,12 +157,12 @@ def main(config: EvaluateConfig) -> int:
     )
     search: dict[str, Any] = {"num_beams": config.num_beams or 4, "length_penalty": config.length_penalty}
     captioners: dict[str, Callable[[], Captioner]] = {
-        "reprompt": lambda: InverterCaptioner(inverter, _from_here(config.checkpoint), **search, max_new_tokens=config.max_new_tokens)
+        "reprompt": lambda: InverterCaptioner(inverter, from_here(config.checkpoint), **search, max_new_tokens=config.max_new_tokens)
     }
     captioners |= {spec: partial(build_baseline, spec, settings) for spec in config.baseline}
     if config.split == "train" and any(spec.startswith("nearest") for spec in config.baseline):
         tell("nearest finds each picture of --split train among what it knows, and so looks its own prompt up")
-    data, checkpoint = without_password(_from_here(config.data)), _from_here(config.checkpoint)
+    data, checkpoint = without_password(from_here(config.data)), from_here(config.checkpoint)
     what = f"{len(pictures)} pictures of {data} ({config.split}) in {len(set(pictures.groups))} groups of prompts"
     painter = _painter(config, inverter, clip) if config.round_trip else None
     asked = {**search, "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "limit": config.limit, "bootstrap_seed": 0}
@@ -191,16 +191,10 @@ def main(config: EvaluateConfig) -> int:
     return len(failures(comparison))
 
 
-def _from_here(source: str) -> str:
-    """A path as one would type it here; other sources as they are."""
-    path = Path(source)
-    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else source
-
-
 def _painter(config: EvaluateConfig, inverter: Inverter, clip: Clip | None) -> Painter:
     render, name = painting_with(config.model, inverter.device)
     features: Features = inverter.features
-    encoder = f"the encoder of {_from_here(config.checkpoint)}"
+    encoder = f"the encoder of {from_here(config.checkpoint)}"
     if config.image_encoder is not None:
         features, encoder = ImageFeatures(config.image_encoder, inverter.device), config.image_encoder
     elif clip is not None:

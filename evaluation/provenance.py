@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def provenance(
         "settings": dict(settings or {}),
         "versions": {"python": platform.python_version(), **{name: found for name in _LIBRARIES if (found := _version(name)) is not None}},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads",
-        "command": without_password(" ".join(sys.argv)),
+        "command": without_password(" ".join([from_here(sys.argv[0]), *sys.argv[1:]])),
     }
 
 
@@ -79,6 +80,12 @@ def audit(pictures: HeldOutPictures, training: Callable[[], PairSource] | None) 
         "pictures_with_a_training_prompt": sum(any(_plain(prompt) in known for prompt in prompts) for prompts in pictures.references),
         "pictures_of_a_training_group": sum(group in groups for group in pictures.groups),
     }
+
+
+def from_here(source: str) -> str:
+    """A path as one would type it here; other sources as they are."""
+    path = Path(source)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else source
 
 
 def without_password(text: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from compared import PROMPTS, SCENES, in_order, judge_of, pictures
 from examples import painted
 from listed import ListedPairs
@@ -21,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 import train
+from benchmarks.study import __main__ as study
 from benchmarks.study import comparing, learning
 from benchmarks.study.__main__ import NETWORKS, STUDY_FILE, StudyConfig, check_trained, main
 from benchmarks.study.comparing import compare_runs, differences, mistakes
@@ -33,6 +37,7 @@ from model import Preprocessing
 from tokenizer import PromptTokenizer
 from training.config import mini_git
 from training.health import TrainingError
+from training.run_directory import RunStateError
 
 
 @pytest.mark.parametrize(
@@ -282,32 +287,63 @@ def test_mistakes_are_counted_over_the_seeds_by_what_they_are() -> None:
     assert "other" not in found
 
 
+def test_updates_are_timed_by_the_core(tmp_path: Path, small_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "_ROUNDS", 3)
+    monkeypatch.setattr(learning, "_AT_ONCE", 2)
+    clock = itertools.count()
+    monkeypatch.setattr(time, "process_time", lambda: float(next(clock)) ** 2)  # 1, 5, 9, 13 ... seconds between two looks
+    PromptTokenizer.train(PROMPTS, 300).save(tmp_path / "tokenizer.json")
+    one = dataclasses.replace(PLAIN, data=str(small_dataset), tokenizer=str(tmp_path / "tokenizer.json"), precision="fp32")
+    found = learning.seconds_per_update({"one": one, "other": dataclasses.replace(one, network="reprompt")}, tmp_path)
+    assert found == {"one": 17 / 2, "other": 21 / 2}  # the first round, 1 and 5, does not count
+
+
+class Inline:
+    """A pool of processes that is none."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function: Any, *arguments: Any) -> Future:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        done: Future = Future()
+        done.set_result(function(*arguments))
+        return done
+
+    def shutdown(self, cancel_futures: bool) -> None:
+        assert cancel_futures
+
+
 @pytest.mark.slow
 def test_the_study_makes_its_page_and_trains_nothing_twice(tmp_path: Path, small_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = StudyConfig(
-        data=small_dataset,
-        runs=tmp_path / "runs",
-        out=tmp_path / "docs",
-        minutes=0.01,
-        rates=(2e-3,),
-        rate_minutes=0.01,
-        seeds=1,
-        precision="fp32",
-        drift_pictures=3,
-        rounds=2,
-    )
+    monkeypatch.setattr(study, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(study, "seconds_per_update", lambda configs, scratch: dict.fromkeys(configs, 0.5))
+    monkeypatch.setattr(study, "LOOKED_AT", 20)
+    monkeypatch.setattr(study, "TUNING_UPDATES", 3)
+    paths: dict[str, Path] = {"data": small_dataset, "runs": tmp_path / "runs", "out": tmp_path / "docs"}
+    config = StudyConfig(**paths, minutes=0.05, rates=(2e-3,), rate_minutes=0.02, seeds=1, precision="fp32", drift_pictures=3, rounds=2)
     main(config)
     page = (tmp_path / "docs" / "STUDY.md").read_text()
-    study = json.loads((tmp_path / "docs" / "study" / STUDY_FILE).read_text())
+    content = json.loads((tmp_path / "docs" / "study" / STUDY_FILE).read_text())
     for name in NETWORKS:
         assert f"| `{name}` | " in page
-        run = study["networks"][name][0]
-        assert [point["update"] for point in run["curve"]][-1] == run["config"]["updates"] >= 20
+        run = content["networks"][name][0]
+        assert [point["update"] for point in run["curve"]][-1] == run["config"]["updates"] == 6
         assert f"| {run['parameters'] / 1e6:.2f} |" in page
-    assert study["networks"]["hf-git"][0]["encoder_parameters"] == pytest.approx(study["networks"]["hf-blip"][0]["encoder_parameters"], rel=0.03)
+        assert content["looking"]["image_tokens"][name] in (64, 65)
+    blip, git = (content["networks"][name][0] for name in ("hf-blip", "hf-git"))
+    assert blip["encoder_parameters"] == pytest.approx(git["encoder_parameters"], rel=0.03)
     for picture in ("learning", "slots", "drift", "attention"):
         assert (tmp_path / "docs" / "study" / f"{picture}.png").stat().st_size > 5000
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("model.safetensors")}
     assert len(trained) == 14
     main(config)
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    with pytest.raises(RunStateError, match="precision: fp32 there, bf16 now"):
+        main(dataclasses.replace(config, precision="bf16"))

@@ -19,6 +19,7 @@ COLOURS = {
     "nearest": "0.45",
     "constant": "0.75",
 }
+_LABELS = {"other": "second subject"}
 _SLOTS = ("subject", "other", "relation", "count", "colour", "background", "style", "weather", "light", "shot")
 
 
@@ -49,7 +50,9 @@ def draw_slots(results: Sequence[Mapping[str, Any]], path: Path) -> None:
             one = row["slots"][slot]
             axis.plot([place + shift] * 2, [one["low"], one["high"]], color=COLOURS[row["name"]], linewidth=2)
             axis.plot([place + shift], [one["mean"]], "o", color=COLOURS[row["name"]], markersize=4, **({"label": row["name"]} if not place else {}))
-    axis.set(xticks=range(len(names)), xticklabels=names, ylabel="share of pictures, 95 % intervals", ylim=(0, 1.02))
+    axis.set(
+        xticks=range(len(names)), xticklabels=[_LABELS.get(name, name) for name in names], ylabel="share of pictures, 95 % intervals", ylim=(0, 1.02)
+    )
     axis.legend(frameon=False, fontsize=8, ncols=len(results), loc="upper center", bbox_to_anchor=(0.5, 1.12))
     _save(figure, path)
 
@@ -84,7 +87,7 @@ def draw_attention(images: Mapping[int, Image.Image], found: Mapping[str, Sequen
     """
     columns = 1 + len(found) * len(slots)
     figure, axes = _figure(len(images), columns, (1.25 * columns, 1.45 * len(images)))
-    for row, (place, image) in zip(axes, images.items(), strict=True):
+    for number, (row, (place, image)) in enumerate(zip(axes, images.items(), strict=True)):
         for axis in row:
             axis.set_axis_off()
         row[0].imshow(image)
@@ -94,7 +97,7 @@ def draw_attention(images: Mapping[int, Image.Image], found: Mapping[str, Sequen
                 look = next(look for look in looks if look.place == place and look.slot == slot)
                 axis = next(cells)
                 axis.imshow(shown(image, look.attention))
-                axis.set_title(f"{name}\n{look.word}" if row is axes[0] else look.word, fontsize=7, pad=2)
+                axis.set_title(f"{name}\n{look.word}" if number == 0 else look.word, fontsize=7, pad=2)
     _save(figure, path)
 
 

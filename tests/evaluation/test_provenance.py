@@ -1,6 +1,8 @@
 import dataclasses
 from collections import Counter
+from pathlib import Path
 
+import pytest
 from compared import PROMPTS, pictures
 from listed import ListedPairs
 from PIL import Image
@@ -69,3 +71,10 @@ def test_it_says_on_what_and_with_what() -> None:
 def test_a_password_in_a_urls_address_is_not_written_down() -> None:
     assert provenance(pictures(1), data="https://user:pass@word@host/a.tar", split="test")["data"]["source"] == "https://***@host/a.tar"
     assert without_password("a https://host/x?mail=me@home and s3://key:secret@bucket/y") == "a https://host/x?mail=me@home and s3://***@bucket/y"
+
+
+def test_the_command_is_as_it_would_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for script, shown in ((str(tmp_path / "tools" / "x.py"), "tools/x.py"), ("x.py", "x.py"), ("/elsewhere/x.py", "/elsewhere/x.py")):
+        monkeypatch.setattr("sys.argv", [script, "--data", str(tmp_path / "here")])
+        assert provenance(pictures(1), data="d", split="test")["command"] == f"{shown} --data {tmp_path / 'here'}"
