@@ -341,7 +341,7 @@ def test_the_study_makes_its_page_and_trains_nothing_twice(tmp_path: Path, small
     assert blip["encoder_parameters"] == pytest.approx(git["encoder_parameters"], rel=0.03)
     for picture in ("learning", "slots", "drift", "attention"):
         assert (tmp_path / "docs" / "study" / f"{picture}.png").stat().st_size > 5000
-    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("model.safetensors")}
+    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
     assert len(trained) == 14
     main(config)
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
