@@ -76,13 +76,14 @@ class Captioned:
 
     Attributes:
         seconds: of each batch, reading the pictures not counted; with its size.
-        memory: bytes that the process grew by at most while captioning; on a GPU what was allocated there at most.
+        memory: bytes that the process grew by at most while captioning; on a GPU what was allocated there at most. None where
+            an earlier comparison had written all.
         kept: how many had been written by an earlier, interrupted comparison.
     """
 
     captions: Sequence[Caption]
     seconds: Sequence[tuple[int, float]]
-    memory: int
+    memory: int | None
     kept: int = 0
 
     @property
@@ -158,7 +159,8 @@ def caption_all(
     every = done | {first: found for share in processes.gather(mine) for first, found in share.items()}
     captions = [caption for first in starts for caption in every[first][0]]
     timed = [(len(every[first][0]), every[first][1]) for first in starts]
-    return Captioned(captions, timed, max(processes.gather(peak[0])), before)
+    grown = max(processes.gather(peak[0]))
+    return Captioned(captions, timed, grown if before < len(captions) else None, before)
 
 
 def _checked(captions: Any, number: int) -> list[Caption]:

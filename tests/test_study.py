@@ -6,9 +6,10 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from torch import Tensor
 import train
 from benchmarks.study import __main__ as study
 from benchmarks.study import comparing, learning
-from benchmarks.study.__main__ import NETWORKS, STUDY_FILE, StudyConfig, check_trained, main
+from benchmarks.study.__main__ import NETWORKS, STUDY_FILE, StudyConfig, check_trained, learn_all, main
 from benchmarks.study.comparing import compare_runs, differences, mistakes
 from benchmarks.study.learning import Captioned, LearnConfig, _data, _plan, caption, kept_result, learn
 from benchmarks.study.looking import Look, _patches, _without, looks, summary, tokens_of
@@ -148,17 +149,16 @@ def test_a_word_is_written_by_the_tokens_that_stand_in_it(word: str, places: lis
 
 
 class OnePatch:
-    """Looks at a patch in the last column alone, in the row of the letter that it writes, and is as sure of any token as the one in the first row is
+    """Looks at a patch in the last column alone, for a word's first letter in the second row, else in the first, and is as sure of any token as the one in the first row is
     bright."""
 
     def __init__(self) -> None:
         self.config = SimpleNamespace(preprocessing=Preprocessing(image_size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), bos_token_id=0)
 
     def attention_maps(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
-        """Of the text "a cat, night": of the letters of "cat" the first two are in the first row, the last in the second."""
         maps = torch.full((1, input_ids.shape[1], 4, 4), 0.01)
         for place, before in enumerate(input_ids[0].tolist()):
-            maps[0, place, 1 if before == ord("a") and place > 1 else 0, 3] = 0.85
+            maps[0, place, 1 if before == ord(" ") else 0, 3] = 0.85
         return maps
 
     def __call__(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def test_what_is_hidden_where_a_word_looks_costs_it() -> None:
     found = list(looks(OnePatch(), Letters(), some))  # type: ignore[arg-type]
     assert [(look.slot, look.word) for look in found] == [("subject", "cat"), ("style", "night")]
     assert found[0].attention[:2, 3] == pytest.approx([(2 * 0.85 + 0.01) / 3, (0.85 + 2 * 0.01) / 3])
-    assert found[1].attention[:2, 3] == pytest.approx([0.85, 0.01])
+    assert found[1].attention[:2, 3] == pytest.approx([(4 * 0.85 + 0.01) / 5, (0.85 + 4 * 0.01) / 5])
     for look in found:
         # of one patch of 16 that is white: brightness 1 before, 1/16 after; log-probabilities of one logit against 255 zeros, summed over the letters
         before, after = (-np.log1p(255 * np.exp(-10 * light)) for light in (1.0, 1 / 16))
@@ -234,7 +234,7 @@ def test_a_difference_is_established_where_pictures_and_seeds_agree() -> None:
     some = pictures(40)
     judge = judge_of(some)
     right, wrong = ([PROMPTS[number % 4] for number in range(40)], ["a train in outer space"] * 40)
-    texts = {"right": right, "wrong": wrong, "half": right[:20] + wrong[20:], "one": right[:1] + wrong[1:]}
+    texts = {"right": right, "wrong": wrong, "half": right[:20] + wrong[20:], "one": right[:1] + wrong[1:], "four": right[:4] + wrong[4:]}
     judged = {name: judge(some_texts) for name, some_texts in texts.items()}
 
     def found(ones: Sequence[str], others: Sequence[str], groups: Sequence[str] = some.groups) -> dict[str, Any]:
@@ -249,6 +249,7 @@ def test_a_difference_is_established_where_pictures_and_seeds_agree() -> None:
     assert seeds_apart["low"] > 0
     assert not seeds_apart["established"]
     assert not found(["one", "one"], ["wrong", "wrong"])["established"]  # one picture of 40
+    assert not found(["four", "four"], ["wrong", "wrong"])["established"]  # which a bootstrap would take for proof
     assert found(["half"], ["wrong"])["established"]  # of one seed by its pictures
     assert not found(["half"], ["half"])["established"]
     assert found(["right"], ["wrong"], [str(number // 10) for number in range(40)])["units"] == 4
@@ -316,8 +317,32 @@ class Inline:
         done.set_result(function(*arguments))
         return done
 
-    def shutdown(self, cancel_futures: bool) -> None:
-        assert cancel_futures
+
+def test_two_train_at_a_time_and_after_an_error_none_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    at_work, most, lock = 0, 0, threading.Lock()
+
+    def learning_for_a_while(config: LearnConfig, out: Path) -> dict[str, Any]:
+        nonlocal at_work, most
+        with lock:
+            begun.append(out.name)
+            at_work, most = at_work + 1, max(most, at_work + 1)
+        time.sleep(0.2 if out.name == "0" else 0.05)
+        with lock:
+            at_work -= 1
+        if config.seed:
+            raise RuntimeError("no memory")
+        return {"of": out.name}
+
+    monkeypatch.setattr(study, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(8))
+    monkeypatch.setattr(study, "learn", learning_for_a_while)
+    monkeypatch.setattr(study, "kept_result", lambda *_: None)
+    assert list(learn_all({Path(str(i)): PLAIN for i in range(5)}).items()) == [(Path(str(i)), {"of": str(i)}) for i in range(5)]
+    assert most == 2
+    begun.clear()
+    with pytest.raises(RuntimeError, match="no memory"):
+        learn_all({Path(str(i)): dataclasses.replace(PLAIN, seed=int(i == 1)) for i in range(5)})
+    assert sorted(begun) == ["0", "1"]
 
 
 @pytest.mark.slow

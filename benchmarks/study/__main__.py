@@ -23,7 +23,7 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,9 +49,10 @@ from evaluation.measuring import check_libraries
 from evaluation.painting import painting_with
 from evaluation.round_trip import Painter
 from inference import load_inverter
-from tokenizer import PromptTokenizer
+from tokenizer import TOKENIZER_FILE
 from training.config import NetworkName, mini
 from training.run_directory import BEGUN_FILE, RunStateError, begin, check_begun
+from training.starting import run_tokenizer
 
 NETWORKS: dict[str, tuple[NetworkName, str]] = {  # name: --network and preset
     "reprompt": ("reprompt", "mini"),
@@ -65,6 +66,7 @@ TUNING_PAIRS, TUNING_UPDATES = 1000, 300
 LOOKED_AT = 300  # pictures
 ATTENTION_SLOTS, ATTENTION_ROWS = ("subject", "background"), 4
 STUDY_FILE = "study.json"
+_AT_ONCE = 2  # trainings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,9 @@ def main(config: StudyConfig) -> None:
         raise MissingExtraError("the study compares what sentences say: pip install -e '.[eval]'")
     make_pairs(config)
     training = open_splits(str(config.data))["train"]
-    tokenizer = make_tokenizer(config, training)
+    tokenizer = config.runs / TOKENIZER_FILE
+    config.runs.mkdir(parents=True, exist_ok=True)
+    tokens = run_tokenizer(tokenizer, mini(), prompts(training)).vocab_size
     begun: dict[str, Any] = {"training pairs": training.fingerprint(), "tokenizer": hashlib.sha256(tokenizer.read_bytes()).hexdigest()[:16]}
     begun |= {
         "model": {name: " ".join(one) for name, one in NETWORKS.items()},
@@ -131,7 +135,7 @@ def main(config: StudyConfig) -> None:
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(config).items()},
         "machine": begun["machine"],
         "training_pairs": len(training),
-        "tokens": PromptTokenizer.load(tokenizer).vocab_size,
+        "tokens": tokens,
         "rates": {name: {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()} for name, losses in tried.items()},
         "chosen_rates": rates,
         "seconds_per_update": paces,
@@ -153,14 +157,6 @@ def make_pairs(config: StudyConfig) -> None:
         return
     command = ["generate_data.py", "--seed", "1", "--num-images", str(config.images), "--shard-size", "512", "--out", str(config.data)]
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *command], check=True)
-
-
-def make_tokenizer(config: StudyConfig, training: PairSource) -> Path:
-    path = config.runs / "tokenizer.json"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        PromptTokenizer.train(list(prompts(training)), mini().model.vocab_size).save(path)
-    return path
 
 
 def time_updates(config: StudyConfig, plain: Mapping[str, LearnConfig]) -> dict[str, float]:
@@ -196,12 +192,15 @@ def learn_all(jobs: Mapping[Path, LearnConfig]) -> dict[Path, dict[str, Any]]:
     """Two at a time, each in a process of its own."""
     for out, job in jobs.items():
         kept_result(job, out)  # which says at once what does not fit
-    pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1)
-    try:
-        coming = {out: pool.submit(learn, job, out) for out, job in jobs.items()}
-        return {out: one.result() for out, one in coming.items()}
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, what has not begun
+    waiting, running, results = list(jobs.items()), dict[Future[dict[str, Any]], Path](), dict[Path, dict[str, Any]]()
+    with ProcessPoolExecutor(_AT_ONCE, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        while waiting or running:
+            while waiting and len(running) < _AT_ONCE:  # the pool would take one more, and end it before it lets go after Ctrl-C or an error
+                out, job = waiting.pop(0)
+                running[pool.submit(learn, job, out)] = out
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                results[running.pop(done)] = done.result()
+    return {out: results[out] for out in jobs}
 
 
 def check_trained(results: Mapping[Path, Mapping[str, Any]]) -> None:

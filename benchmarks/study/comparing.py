@@ -27,7 +27,7 @@ from evaluation.inverting import InverterCaptioner
 from evaluation.judging import SHARES, SLOT, Judgement
 from evaluation.meaning import SentenceSimilarity
 from evaluation.measuring import measure
-from evaluation.provenance import provenance
+from evaluation.provenance import from_here, provenance
 from evaluation.report import failures
 from evaluation.round_trip import Painter
 from evaluation.statistics import LEVEL, Units, mean_estimates
@@ -63,7 +63,9 @@ def compare_runs(
     comparison = measure(
         captioners,
         pictures,
-        about=provenance(pictures, data="assets/mini-benchmark", split="test", training=training, settings={"num_beams": 4, "bootstrap_seed": 0}),
+        about=provenance(
+            pictures, data=from_here(str(DEFAULT_DATA)), split="test", training=training, settings={"num_beams": 4, "bootstrap_seed": 0}
+        ),
         title=title,
         read_slots=read_slots,
         similarity=SentenceSimilarity.if_there(print),

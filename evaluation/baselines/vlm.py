@@ -69,8 +69,8 @@ class VisionLanguageModel:
         above, line, below = text.partition("\n---\n")
         self._system, self._question = (above, below) if line else ("", text)
         self.client = openai.OpenAI(api_key=self._key or "none", base_url=base_url, timeout=config.timeout, max_retries=config.retries)
-        where = without_password(str(self.client.base_url))
-        asked = {"model": model, "base_url": where, "system": self._system, "question": self._question, "max_tokens": config.max_tokens}
+        self._where = without_password(str(self.client.base_url))
+        asked = {"model": model, "base_url": self._where, "system": self._system, "question": self._question, "max_tokens": config.max_tokens}
         self._asked = json.dumps(asked, sort_keys=True)
         self._spent = 0.0
         self._spending, self._limit = spending or Spending(), config.max_dollars / processes
@@ -78,7 +78,7 @@ class VisionLanguageModel:
         self._sent = config.image_tokens + len(text) // 4  # tokens, about
         estimate = count * self._cost(self._sent, config.max_tokens // 4)
         priced = f"about ${estimate:.2f}, at most ${config.max_dollars:.2f}" if estimate else "no prices given"
-        print(f"vlm={model} at {where}: {count} pictures, {priced}; answers are kept in {config.cache}", file=sys.stderr)
+        print(f"vlm={model} at {self._where}: {count} pictures, {priced}; answers are kept in {config.cache}", file=sys.stderr)
         if estimate > config.max_dollars:
             raise CaptionerError(
                 f"{count} pictures would cost about ${estimate:.2f}, more than --vlm.max-dollars {config.max_dollars:g}; nothing was sent. "
@@ -90,7 +90,7 @@ class VisionLanguageModel:
         settings = {"max_tokens": self.config.max_tokens, "temperature": 0, "template": str(self.config.template)}
         digest = hashlib.sha256(self._asked.encode()).hexdigest()[:16]
         return About(
-            source=f"{self.model} at {without_password(str(self.client.base_url))}",
+            source=f"{self.model} at {self._where}",
             fingerprint=digest,
             precision="as the server has it",
             settings=settings,

@@ -157,7 +157,7 @@ _MEASURED: dict[str, Callable[[Column], str]] = {
     "words": lambda column: f"{column.judgement.mean_length:.1f}" if column.judgement is not None else "",
     "images/s": lambda column: _looked(column, lambda taken: f"{taken.images_per_second:.1f}"),
     "ms an image, p50 / p95": lambda column: _looked(column, lambda taken: f"{1000 * taken.latency(0.5):.0f} / {1000 * taken.latency(0.95):.0f}"),
-    "memory, MB": lambda column: _looked(column, lambda taken: f"{taken.memory / 1e6:.0f}"),
+    "memory, MB": lambda column: _looked(column, lambda taken: "" if taken.memory is None else f"{taken.memory / 1e6:.0f}"),
     "parameters, M": lambda column: f"{column.about.parameters / 1e6:.1f}" if column.about.parameters else "",
     "precision": lambda column: column.about.precision,
     "cost, $": lambda column: f"{column.about.cost:.2f}" if column.about.cost else "",

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 from compared import PROMPTS, SCENES, Told, judge_of, pictures
@@ -81,6 +82,15 @@ def test_who_does_not_look_has_no_speed() -> None:
     for row in ("images/s", "ms an image, p50 / p95", "memory, MB"):
         assert cells(text, row)[0]
         assert not cells(text, row)[1]
+
+
+def test_what_was_captioned_before_took_no_memory_that_is_known(tmp_path: Path) -> None:
+    some = pictures(4)
+    first, again = (compare({"ours": lambda: Told(PROMPTS)}, some, judge_of(some), keep=tmp_path) for _ in range(2))
+    assert cells(markdown(first), "memory, MB") != [""]
+    assert "memory, MB" not in markdown(again)
+    assert as_json(again, {})["results"][0]["peak_memory_bytes"] is None
+    assert cells(markdown(again), "images/s") == cells(markdown(first), "images/s")  # of when it was captioned
 
 
 def test_bars_and_ends_of_lines_break_no_table() -> None:
