@@ -149,8 +149,10 @@ def test_a_word_is_written_by_the_tokens_that_stand_in_it(word: str, places: lis
 
 
 class OnePatch:
-    """Looks at a patch in the last column alone, for a word's first letter in the second row, else in the first, and is as sure of any token as the one in the first row is
-    bright."""
+    """Looks at a patch in the last column alone: for a word's first letter at that of the second row, else at that of the first.
+
+    It is as sure of any token as the patch in the first row is bright.
+    """
 
     def __init__(self) -> None:
         self.config = SimpleNamespace(preprocessing=Preprocessing(image_size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), bos_token_id=0)
