@@ -67,10 +67,10 @@ def build_page(inverter: PromptInverter, num_beams: int) -> Any:
         if picture is None:
             return "", []
         try:
-            best = inverter.predict([picture], num_beams=num_beams, num_return=min(1 + ALTERNATIVES, num_beams))[0]
+            best = inverter.predict([picture], num_beams=num_beams, num_return_sequences=min(1 + ALTERNATIVES, num_beams))[0]
         except (ImageError, NotFiniteError) as error:
             raise gradio.Error(str(error).replace(f"{Path(picture).parent}{os.sep}", "")) from error  # without the place of the upload
-        return best.prompt, [[text, round(score, 3)] for text, score in best.alternatives]
+        return best.prompt, [[text, round(score, 3)] for text, score, _ in best.alternatives]
 
     return gradio.Interface(
         invert,

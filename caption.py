@@ -1,12 +1,19 @@
-"""Write the prompts of pictures: one line each, the file's name and its prompt. Pictures that cannot be read are named on standard error, and then
-the exit code is 1.
+"""Write the prompts of pictures. A picture that carries its prompt (as AUTOMATIC1111, ComfyUI and others write it) gets that one; for the others the
+model writes one.
 
 Examples:
-    python caption.py docs/examples
-    python caption.py a.png b.jpg --num-return 3
-    python caption.py folder --checkpoint runs/mini/model --dtype bfloat16
+    python caption.py docs/examples                              to the terminal: name, prompt
+    python caption.py folder --sidecar .txt                      a text beside each picture, as kohya's trainers read it
+    python caption.py folder --sidecar .txt --existing append --trigger "my style"
+    python caption.py folder --csv prompts.csv --jsonl prompts.jsonl
+    python caption.py "renders/**/*.png" --embed copies          copies that carry their prompt
+    find . -name "*.webp" -print0 | python caption.py - --csv prompts.csv
+    python caption.py a.png --ignore-metadata --num-return 3     what the model says; --verify compares both
     python caption.py a.png --prefix "a watercolor painting of" --ban cat kitten
     python caption.py a.png --sample --num-return 5 --seed 1
+
+Each output is gone on with where it stopped. A file that cannot be read or written costs nothing but itself: it is named on standard error, counted
+by reason in the last line, and then the exit code is 1.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -28,16 +35,43 @@ from inference import DEFAULT_CHECKPOINT
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
-    """Which pictures, with which model."""
+    """Which pictures, with which model, to where."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Picture files, and folders of them."""
+    """Picture files, folders (and all below them), patterns in quotation marks; - reads names from standard input."""
     checkpoint: str = str(DEFAULT_CHECKPOINT)
     """A checkpoint directory or Hub id, ours or a BLIP or GIT of Hugging Face; the model in the box by default."""
     revision: str | None = None
     """Of a Hub id: a branch, a tag or a commit."""
+
+    jsonl: Path | None = None
+    """Write a line of JSON for each picture: file, prompt, source, confidence, familiarity, alternatives, and the prompt's subject, medium and
+    modifiers."""
+    csv: Path | None = None
+    """Write a table: a line for each picture, whatever is in its name or prompt."""
+    sidecar: Literal[".txt", ".caption"] | None = None
+    """Write a text beside each picture, under its name with this suffix."""
+    embed: Path | None = None
+    """Write copies into this folder that carry the prompt, as AUTOMATIC1111 notes it, and that it is a guess; pictures that are no PNG or JPEG become
+    PNG. Never the originals."""
+    existing: Literal["skip", "overwrite", "append", "prepend"] = "skip"
+    """What becomes of texts, rows and copies that are there: left as they are, written anew, or (texts alone) added to."""
+    json: bool = False
+    """Print JSON, as --jsonl has it, instead of name and prompt."""
+
+    ignore_metadata: bool = False
+    """Do not look for the prompt that a picture carries."""
+    verify: bool = False
+    """Ask the model also where a picture carries its prompt, and say how much both have in common (sentence similarity; extra 'eval')."""
+    trigger: tuple[str, ...] = ()
+    """Words to put before every prompt, with commas between; those that it has already are not put again."""
+    suffix: str = ""
+    """Words to put after every prompt."""
+    min_confidence: Annotated[float, tyro.conf.arg(metavar="0-1")] = 0.0
+    """Say of every prompt that the model holds right with less probability than this that it is unsure."""
+
     num_return: int = 1
-    """Prompts to write for each picture, best first (by --length-penalty; samples by their probability)."""
+    """Prompts to write for each picture, best first (by --length-penalty; samples by their probability). Texts and copies have the first."""
     num_beams: int = 4
     """Hypotheses kept while searching for the likeliest prompt; --num-return raises it where it must."""
     length_penalty: float = 1.0
@@ -51,11 +85,12 @@ class CaptionConfig:
     top_p: float = 1.0
     """With --sample: draw each token from the fewest likeliest that together have this probability."""
     seed: int | None = None
-    """With --sample: draw the same prompts for a picture each time."""
+    """With --sample: draw the same prompts for a picture each time, whatever the other pictures are."""
     prefix: str = ""
-    """How every prompt must start; whole words."""
+    """How every prompt of the model must start; whole words, from which it goes on."""
     ban: tuple[str, ...] = ()
-    """Words and phrases that must not be written, in capitals or not, nor words that begin with them."""
+    """Words and phrases that the model must not write, in capitals or not, nor words that begin with them: "camera" bans "cameras" too, "era" does
+    not ban "camera"."""
     min_new_tokens: int = 0
     """Tokens of a prompt at least."""
     max_new_tokens: int | None = None
@@ -69,95 +104,112 @@ class CaptionConfig:
         check_least(1, num_return=self.num_return, num_beams=self.num_beams, batch_size=self.batch_size, max_new_tokens=self.max_new_tokens)
         check_least(0, top_k=self.top_k, min_new_tokens=self.min_new_tokens)
         check_finite(length_penalty=self.length_penalty)
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"--min-confidence must be between 0 and 1, not {self.min_confidence}")
+        if not self.sample and (self.temperature, self.top_k, self.top_p, self.seed) != (1.0, 0, 1.0, None):
+            raise ValueError("--temperature, --top-k, --top-p and --seed say how to draw prompts; add --sample")
+        if self.existing in ("append", "prepend") and self.sidecar is None:
+            raise ValueError(f"--existing {self.existing} adds to texts beside the pictures; add --sidecar .txt")
+        if self.ignore_metadata and self.verify:
+            raise ValueError("--verify compares with the prompts in the pictures, which --ignore-metadata does not read; leave one out")
+        if self.json and (self.jsonl or self.csv or self.sidecar or self.embed):
+            raise ValueError("--json is for standard output, where nothing is written when there is another output; leave it out")
 
 
 if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for the imports below, which take seconds
     CONFIG = read_command_line(CaptionConfig, __doc__)
 
-from PIL import Image
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any
 
-from data.errors import ImageError, MissingExtraError
-from data.images import read_image
-from inference import Prediction, load_inverter
-from inference.files import find_images
-from inference.loading import Inverter
-from model import CheckpointError
+from tqdm import tqdm
+
+from data.embeddings import SentenceModelError
+from data.errors import MissingExtraError
+from inference import load_inverter
+from inference.captioning import Captioning, Outcome, Wording
+from inference.files import find_images, listed_paths
+from inference.outputs import Copies, JsonLines, Output, OutputError, Printed, Sidecars, Table, opened
+from inference.rows import printable
+from model import CheckpointError, NotFiniteError
+
+_PLACES = ("paths", "jsonl", "csv", "sidecar", "embed", "existing", "json", "batch_size", "checkpoint", "revision")  # which change no prompt
 
 
-def main(config: CaptionConfig) -> int:
-    """Returns how many pictures could not be read."""
+def main(config: CaptionConfig) -> Outcome:
+    """How many files went which way."""
+    outcome = Outcome()
     if not config.paths:
         raise ValueError("name a picture or a folder, for example: python caption.py docs/examples")
-    if not config.sample and (config.temperature, config.top_k, config.top_p, config.seed) != (1.0, 0, 1.0, None):
-        raise ValueError("--temperature, --top-k, --top-p and --seed say how to draw prompts; add --sample")
-    unreadable = 0
 
     def closed(folder: Path, error: OSError) -> None:
-        nonlocal unreadable
-        unreadable += 1
-        print(f"skipped {_one_line(folder)}: it cannot be entered ({error.strerror})", file=sys.stderr)
+        outcome.failed["folder that cannot be entered"] += 1
+        print(f"{printable(folder)}: it cannot be entered ({error.strerror})", file=sys.stderr)
 
-    files = list(find_images(config.paths, closed))
+    named = [path for name in config.paths for path in (listed_paths(sys.stdin.buffer) if str(name) == "-" else [name])]
+    files = dict(find_images(named, closed))
     if not files:
-        raise ValueError("there are no pictures in " + ", ".join(map(str, config.paths)))
+        raise ValueError("there are no pictures in " + (", ".join(map(str, config.paths)) if named else "the list on standard input"))
     inverter = load_inverter(config.checkpoint, dtype=config.dtype, revision=config.revision)
-    for start in range(0, len(files), config.batch_size):
-        read: list[tuple[Path, Image.Image]] = []
-        for file in files[start : start + config.batch_size]:
-            try:
-                read.append((file, inverter.reduced(read_image(file))))  # large pictures need not all be held
-            except ImageError as error:
-                unreadable += 1
-                print(f"skipped {_one_line(error)}", file=sys.stderr)
-        predictions = _predict(config, inverter, [image for _, image in read])
-        for (file, _), prediction in zip(read, predictions, strict=True):
-            for prompt in (prediction.prompt, *(text for text, _ in prediction.alternatives)):
-                print(f"{_one_line(file)}\t{' '.join(prompt.splitlines())}", flush=True)
-    if unreadable:
-        print(f"{unreadable} of {len(files)} files could not be read as pictures.", file=sys.stderr)
-    return unreadable
-
-
-def _one_line(name: object) -> str:
-    """A file's name without what ends the line or moves the cursor."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in str(name))
-
-
-def _predict(config: CaptionConfig, inverter: Inverter, images: list[Image.Image]) -> list[Prediction]:
-    if config.sample:
-        return inverter.sample(
-            images,
-            num_samples=config.num_return,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
-            seed=config.seed,
-            prefix=config.prefix,
-            min_new_tokens=config.min_new_tokens,
-            max_new_tokens=config.max_new_tokens,
-            banned_words=config.ban,
-            batch_size=config.batch_size,
-        )
-    return inverter.predict(
-        images,
-        num_beams=max(config.num_beams, config.num_return),
-        num_return=config.num_return,
-        length_penalty=config.length_penalty,
-        prefix=config.prefix,
-        min_new_tokens=config.min_new_tokens,
-        max_new_tokens=config.max_new_tokens,
-        banned_words=config.ban,
+    options = {name: value for name, value in dataclasses.asdict(config).items() if name not in _PLACES}
+    by = hashlib.sha256(f"{inverter.fingerprint()} {sorted(options.items())}".encode()).hexdigest()[:12]
+    captioning = Captioning(
+        inverter=inverter,
+        decoding=decoding(config),
         batch_size=config.batch_size,
+        metadata=not config.ignore_metadata,
+        verify=config.verify,
+        wording=Wording(triggers=config.trigger, suffix=config.suffix),
+        min_confidence=config.min_confidence,
+        by=by,
     )
+    with opened(outputs(config, files, by)) as places, tqdm(total=len(files), unit="picture", disable=None) as bar:
+
+        def tell(message: str) -> None:
+            bar.clear()
+            print(message, file=sys.stderr)
+
+        captioning.run(files, places, outcome, failed=tell, done=bar.update)
+    return outcome
+
+
+def outputs(config: CaptionConfig, files: dict[Path, Path], by: str) -> list[Callable[[], Output]]:
+    builds: list[Callable[[], Output]] = []
+    if config.jsonl is not None:
+        path = config.jsonl
+        builds.append(lambda: JsonLines(path, config.existing, by))
+    if config.csv is not None:
+        table = config.csv
+        builds.append(lambda: Table(table, config.existing, by))
+    if config.sidecar is not None:
+        suffix = config.sidecar
+        builds.append(lambda: Sidecars(suffix, config.existing))
+    if config.embed is not None:
+        folder = config.embed
+        builds.append(lambda: Copies(folder, config.existing, files))
+    return builds or [lambda: Printed(lambda line: print(line, flush=True), as_json=config.json)]
+
+
+def decoding(config: CaptionConfig) -> dict[str, Any]:
+    """As `inference.Decoding` has it."""
+    about: dict[str, Any] = {"num_return_sequences": config.num_return, "prefix": config.prefix, "bad_words": config.ban}
+    about |= {"min_new_tokens": config.min_new_tokens, "max_new_tokens": config.max_new_tokens}
+    if config.sample:
+        return about | {"do_sample": True, "temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "seed": config.seed}
+    return about | {"num_beams": max(config.num_beams, config.num_return), "length_penalty": config.length_penalty}
 
 
 if __name__ == "__main__":
     begin_command()
     try:
-        sys.exit(1 if main(CONFIG) else 0)
+        FOUND = main(CONFIG)
+        print(FOUND, file=sys.stderr)
+        sys.exit(1 if FOUND.failed else 0)
     except BrokenPipeError:
         sys.exit(0)
-    except (CheckpointError, MissingExtraError, OSError, ValueError) as error:
+    except (CheckpointError, MissingExtraError, NotFiniteError, OSError, OutputError, SentenceModelError, ValueError) as error:
         sys.exit(f"caption.py: {error}")
     except KeyboardInterrupt:
-        sys.exit("\ncaption.py: stopped")
+        sys.exit("\ncaption.py: stopped; what was written is whole, and the same command goes on")

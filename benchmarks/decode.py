@@ -76,7 +76,7 @@ def runners(theirs: Any, ours: Any, pixels: torch.Tensor, mode: str, tokens: int
 
     def run_ours() -> Any:
         if mode == "8 samples":
-            return ours.sample(pixels, num_samples=8, **forced)
+            return ours.sample(pixels, num_return_sequences=8, **forced)
         return [list(found[0].tokens) for found in ours.search(pixels, num_beams=1 if mode == "greedy" else 4, **forced)]
 
     return run_theirs, run_ours
@@ -141,7 +141,7 @@ def work(config: DecodeConfig) -> None:
         some = [images[i % len(images)] for i in range(batch)]
         start = time.perf_counter()
         if mode == "8 samples":
-            found = inverters[dtype].sample(some, num_samples=8, seed=0, batch_size=batch)
+            found = inverters[dtype].predict(some, do_sample=True, num_return_sequences=8, seed=0, batch_size=batch)
         else:
             found = inverters[dtype].predict(some, num_beams=1 if mode == "greedy" else 4, batch_size=batch)
         seconds = time.perf_counter() - start

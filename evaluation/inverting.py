@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image
 
-from evaluation.captioners import About, Caption, as_confidence
+from evaluation.captioners import About, Caption
 
 
 class InverterCaptioner:
-    """Its confidence in a text is the text's probability, where it says those of the tokens."""
+    """Its confidence in a text is `Prediction.confidence`."""
 
     def __init__(self, inverter: Any, source: str, *, num_beams: int = 4, length_penalty: float = 1.0, max_new_tokens: int | None = None) -> None:
         """
@@ -31,6 +31,4 @@ class InverterCaptioner:
 
     def caption(self, images: Sequence[Image.Image]) -> list[Caption]:
         found = self.inverter.predict(images, batch_size=len(images), **self.arguments)
-        return [
-            Caption(one.prompt, as_confidence(sum(log_probability for _, log_probability in one.tokens)) if one.tokens else None) for one in found
-        ]
+        return [Caption(one.prompt, one.confidence) for one in found]

@@ -21,12 +21,12 @@ class BannedWords:
             ValueError: one text instead of several, an empty one, or something else than texts.
         """
         if isinstance(words, str):
-            raise ValueError(f"banned_words must be a list of words, such as [{words!r}], not one text")
+            raise ValueError(f"bad_words must be a list of words, such as [{words!r}], not one text")
         self.words = list(words)
         if not all(isinstance(word, str) for word in self.words):
-            raise ValueError(f"banned_words must be a list of words, not {self.words!r}")
+            raise ValueError(f"bad_words must be a list of words, not {self.words!r}")
         if any(not word.strip() for word in self.words):
-            raise ValueError("banned_words holds an empty word")
+            raise ValueError("bad_words holds an empty word")
         self._pieces = [piece.lower() for piece in tokenizer.pieces]
         plain = [" ".join(word.split()) for word in self.words]
         cased = {form for word in plain for form in (word, word.lower(), word.upper(), word.capitalize(), word.title())}

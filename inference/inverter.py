@@ -6,10 +6,9 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -18,35 +17,34 @@ from torch import Tensor
 
 from inference import DEFAULT_CHECKPOINT
 from inference.banned import BannedWords
-from inference.pictures import Picture, as_picture, check_several
+from inference.options import Decoding
+from inference.pictures import OnePicture, Picture, as_picture, check_several, is_picture
+from inference.prediction import Prediction, build_prediction
 from model import CaptionModel, CheckpointError, Hypothesis, find_checkpoint, load_model, save_model
+from model.confidence import Confidence
+from model.familiarity import Familiarity
 from model.fingerprint import add_weights
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What Reprompt wrote for an image. `score` is the mean log-probability of its tokens, natural log; `tokens` are the pieces of
-    text it wrote, after the forced start if there was one, each with its log-probability: joined they are the text, and a character of several
-    tokens belongs to its last one. `alternatives` are further prompts with their scores, best first: in the order of a search's ranking, which is
-    that of the scores where `length_penalty` is 1."""
-
-    prompt: str
-    score: float
-    alternatives: list[tuple[str, float]] = field(default_factory=list)
-    tokens: list[tuple[str, float]] = field(default_factory=list)
 
 
 class PromptInverter:
     """Writes the prompts of pictures."""
 
-    def __init__(self, model: CaptionModel, tokenizer: PromptTokenizer) -> None:
+    def __init__(self, model: CaptionModel, tokenizer: PromptTokenizer, familiarity: Familiarity | None = None) -> None:
+        """
+        Args:
+            familiarity: knows the pictures that the network was trained on.
+
+        Raises:
+            CheckpointError: the tokenizer is another network's.
+        """
         if tokenizer.vocab_size != model.config.vocab_size:
             raise CheckpointError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens, the network {model.config.vocab_size}; they belong to different models"
             )
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.familiarity = familiarity
         self.preprocess = model.config.preprocessing
 
     @classmethod
@@ -56,13 +54,13 @@ class PromptInverter:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
-        revision: str | None = None,
+        **hub: Any,
     ) -> PromptInverter:
         """Load a checkpoint directory, or a Hub id while there is a network. One of Hugging Face's GIT will do as well.
 
         Args:
             dtype: a torch floating-point type or its name; "auto" is float32 on a CPU, on a GPU bfloat16, or float16 where it has none.
-            revision: of a Hub id: a branch, a tag or a commit.
+            hub: of a Hub id: revision, token, cache_dir, local_files_only, as `model.find_checkpoint` has them.
 
         Raises:
             CheckpointError: not a checkpoint, or a broken one; names the file and the remedy.
@@ -70,95 +68,64 @@ class PromptInverter:
         """
         place = torch_device(device)
         kind = torch_dtype(dtype, place)
-        directory = find_checkpoint(checkpoint, revision)
+        directory = find_checkpoint(checkpoint, **hub)
         model = load_model(directory)
         try:
             tokenizer = PromptTokenizer.load(directory / TOKENIZER_FILE)
         except TokenizerError as error:
             raise CheckpointError(str(error)) from error
-        model.to(place, kind)
-        return cls(model.to(memory_format=torch.channels_last), tokenizer)  # convolutions are quicker so
+        familiarity = Familiarity.load(directory)
+        # convolutions are quicker with their channels last
+        return cls(model.to(memory_format=torch.channels_last), tokenizer, familiarity).to(place, kind)
 
-    def predict(
-        self,
-        images: Iterable[Picture],
-        *,
-        num_beams: int = 4,
-        num_return: int = 1,
-        length_penalty: float = 1.0,
-        prefix: str = "",
-        min_new_tokens: int = 0,
-        max_new_tokens: int | None = None,
-        banned_words: Iterable[str] = (),
-        batch_size: int = 32,
-    ) -> list[Prediction]:
-        """The prompts of `images`, with `num_return - 1` alternatives each, best first.
+    def to(self, *where: Any, **how: Any) -> PromptInverter:
+        """Move it to another device or type, as `torch.nn.Module.to` takes them."""
+        self.model.to(*where, **how)
+        return self
+
+    @overload
+    def predict(self, images: OnePicture, *, batch_size: int = 32, **decoding: Any) -> Prediction: ...
+
+    @overload
+    def predict(self, images: Iterable[Picture], *, batch_size: int = 32, **decoding: Any) -> list[Prediction]: ...
+
+    def predict(self, images: Picture | Iterable[Picture], *, batch_size: int = 32, **decoding: Any) -> Prediction | list[Prediction]:
+        """The prompt of a picture, or those of several.
 
         Args:
-            images: PIL images, paths, encoded files, uint8 arrays or tensors (`inference.pictures`), one after another; each is read when its
-                batch comes and reduced at once.
-            num_beams: hypotheses kept at each step; 1 is greedy search.
-            length_penalty: texts are ranked by the sum of their tokens' log-probabilities / length ** length_penalty: above 1 favours longer prompts,
-                below 1 shorter ones, at 1 the ranking is that of `Prediction.score`.
-            prefix: how every prompt must start, for example "a watercolor of". It is read as whole words: one that ends inside a word ("a waterc")
-                is not completed to it.
-            min_new_tokens: how many tokens come after it at least, the end not counted.
-            max_new_tokens: how many tokens come after it at most, the end counted.
-            banned_words: words and phrases that are not written, in capitals or not, nor words that begin with them.
+            images: a PIL image, a path, an encoded file, or a uint8 array or tensor (`inference.pictures`); or any number of them, one after another:
+                each is read when its batch comes and reduced at once.
             batch_size: images that go through the network together.
+            decoding: of `inference.Decoding`: num_beams=4, num_return_sequences=1, do_sample=False, prefix="" and so on.
+
+        Returns:
+            A `Prediction` for one picture, a list of them for several.
 
         Raises:
             ImageError: something that cannot be read as a picture.
             NotFiniteError: the network computed no numbers; names the likely cause.
-            TypeError: something that is no picture, or a single one; says what to pass.
-            ValueError: a number out of range, or a prefix that holds a banned word; names it.
+            TypeError: something that is no picture; says what to pass. Or an option that there is not.
+            ValueError: a number out of range, or a prefix that holds a bad word; names it.
         """
-        rules = self._rules(prefix, banned_words) | {"min_new_tokens": min_new_tokens, "max_new_tokens": max_new_tokens}
+        how = Decoding(**decoding)
+        if is_picture(images):
+            return self._predict([images], 1, how)[0]
+        return self._predict(cast("Iterable[Picture]", images), batch_size, how)
+
+    __call__ = predict
+
+    def _predict(self, images: Iterable[Picture], batch_size: int, how: Decoding) -> list[Prediction]:
+        rules = self._rules(how.prefix, how.bad_words) | how.lengths
         predictions: list[Prediction] = []
         for pixels in self._batches(images, batch_size):
-            found = self.model.search(self._network_input(pixels), num_beams=num_beams, num_return=num_return, length_penalty=length_penalty, **rules)
-            predictions += [self._prediction(rules["prefix"], texts) for texts in found]
-        return predictions
-
-    def sample(
-        self,
-        images: Iterable[Picture],
-        *,
-        num_samples: int = 1,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        prefix: str = "",
-        min_new_tokens: int = 0,
-        max_new_tokens: int | None = None,
-        banned_words: Iterable[str] = (),
-        batch_size: int = 32,
-    ) -> list[Prediction]:
-        """As `predict`, but the prompts are drawn from the model's distribution: `num_samples` for each image, the likeliest first.
-
-        Args:
-            temperature: above 1 more varied, below 1 closer to the likeliest.
-            top_k: draw each token from the likeliest k (0: all).
-            top_p: draw each token from the fewest likeliest that together have this probability.
-            seed: decides what is drawn for a picture, in whatever batch and order it comes; None draws anew each time.
-            The others as in `predict`.
-        """
-        rules = self._rules(prefix, banned_words) | {"min_new_tokens": min_new_tokens, "max_new_tokens": max_new_tokens}
-        if seed is not None and not isinstance(seed, int):
-            raise ValueError(f"seed must be a whole number, not {seed!r}")
-        predictions: list[Prediction] = []
-        for pixels in self._batches(images, batch_size):
-            found = self.model.sample(
-                self._network_input(pixels),
-                num_samples=num_samples,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                generator=None if seed is None else [_generator(seed, picture) for picture in pixels],
-                **rules,
-            )
-            predictions += [self._prediction(rules["prefix"], texts) for texts in found]
+            features = self.model.encode(self._network_input(pixels))
+            if how.do_sample:
+                generator = None if how.seed is None else [_generator(how.seed, picture) for picture in pixels]
+                found = self.model.sample_on(features, generator=generator, **how.drawing, **rules)
+            else:
+                found = self.model.search_on(features, **how.searching, **rules)
+            familiar = self.familiarity(features) if self.familiarity is not None else [None] * len(found)
+            predictions += [self._prediction(rules["prefix"], texts, known) for texts, known in zip(found, familiar, strict=True)]
         return predictions
 
     @property
@@ -179,23 +146,36 @@ class PromptInverter:
     def _network_input(self, pixels: Tensor) -> Tensor:
         return self.preprocess.normalise(pixels.to(self.model.device)).to(self.model.dtype)
 
-    def _rules(self, prefix: str, banned_words: Iterable[str]) -> dict[str, Any]:
-        banned = BannedWords(self.tokenizer, banned_words)
+    def _rules(self, prefix: str, bad_words: Sequence[str]) -> dict[str, Any]:
+        banned = BannedWords(self.tokenizer, bad_words)
         if word := banned.held_by(prefix):
             raise ValueError(f"prefix {prefix!r} holds the banned word {word!r}")
         # a space at the end belongs to the next token
         return {"prefix": self.tokenizer.encode(prefix.rstrip()), "forbidden": banned if banned.words else None}
 
-    def _prediction(self, prefix: list[int], texts: Sequence[Hypothesis]) -> Prediction:
-        written = [(self.tokenizer.decode([*prefix, *text.tokens]), text.score) for text in texts]
+    def _prediction(self, prefix: list[int], texts: Sequence[Hypothesis], familiarity: float | None) -> Prediction:
         pieces = self.tokenizer.added([*prefix, *texts[0].tokens])[len(prefix) :]
-        return Prediction(*written[0], alternatives=written[1:], tokens=list(zip(pieces, texts[0].log_probs, strict=True)))
+        prompts = [self.tokenizer.decode([*prefix, *text.tokens]) for text in texts]
+        return build_prediction(prompts, [text.log_probs for text in texts], pieces, self.confidence, familiarity)
+
+    @property
+    def confidence(self) -> Confidence:
+        """How sure it may be of what it writes."""
+        return self.model.config.confidence
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of what the network sees."""
+        return self.preprocess.size
+
+    def encode(self, images: Iterable[Picture]) -> Tensor:
+        """What the image encoder makes of pictures: (N, P, width of its features), what `familiarity` takes."""
+        return self.model.encode(self._network_input(torch.stack([self.preprocess.pixels(as_picture(image)) for image in images])))
 
     @torch.inference_mode()
     def features(self, images: Iterable[Picture]) -> np.ndarray:
-        """What the image encoder makes of pictures, the mean over their image tokens: (N, width) float32."""
-        pixels = torch.stack([self.preprocess.pixels(as_picture(image)) for image in images])
-        return self.model.encoder(self._network_input(pixels)).float().mean(1).cpu().numpy()
+        """Pictures as the decoder is given them, the mean over their image tokens: (N, width) float32."""
+        return self.model.encoder.project(self.encode(images)).float().mean(1).cpu().numpy()
 
     def fingerprint(self) -> str:
         """By which the network, its tokenizer and its preprocessing are known again."""
@@ -208,6 +188,8 @@ class PromptInverter:
         """Write a checkpoint directory: config.json, model.safetensors, tokenizer.json and, as README.md, the model card."""
         directory = Path(path)
         save_model(self.model, directory)
+        if self.familiarity is not None:
+            self.familiarity.save(directory)
         self.tokenizer.save(directory / TOKENIZER_FILE)
         (directory / "README.md").write_text(card or _card(self.model), encoding="utf-8")
 

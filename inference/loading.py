@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -11,6 +11,7 @@ from inference import DEFAULT_CHECKPOINT
 from inference.inverter import PromptInverter, torch_device, torch_dtype
 from inference.peer import PeerInverter
 from model import find_checkpoint
+from model.familiarity import Familiarity
 from peers import PeerCaptioner, is_peer, peer_kind
 
 Inverter: TypeAlias = PromptInverter | PeerInverter
@@ -21,18 +22,19 @@ def load_inverter(
     *,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
-    revision: str | None = None,
+    **hub: Any,
 ) -> Inverter:
     """What `PromptInverter.from_pretrained` loads, or one of Hugging Face's BLIP.
 
     Raises:
         As `PromptInverter.from_pretrained`; MissingExtraError: BLIP without transformers.
     """
-    directory = find_checkpoint(checkpoint, revision)
+    directory = find_checkpoint(checkpoint, **hub)
     if not is_peer(directory):
         return PromptInverter.from_pretrained(directory, device=device, dtype=dtype)
     place = torch_device(device)
     kind = torch_dtype(dtype, place)
     captioner = PeerCaptioner.load(peer_kind(str(directory)), str(directory), place)  # type: ignore[arg-type]
+    familiarity = Familiarity.load(directory)
     captioner.network.to(kind)
-    return PeerInverter(captioner)
+    return PeerInverter(captioner, familiarity)

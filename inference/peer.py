@@ -5,32 +5,49 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from data.images import shrunk
-from inference.inverter import Prediction
-from inference.pictures import Picture, as_picture, check_several
+from inference.options import Decoding
+from inference.pictures import OnePicture, Picture, as_picture, check_several, is_picture
+from inference.prediction import Prediction, build_prediction
+from model.confidence import Confidence
+from model.familiarity import Familiarity
 from peers import PeerCaptioner, Written
+
+_LONGEST = 64
 
 
 class PeerInverter:
     """Writes the prompts of pictures by a network of transformers, whose own processor prepares them."""
 
-    def __init__(self, captioner: PeerCaptioner) -> None:
+    def __init__(self, captioner: PeerCaptioner, familiarity: Familiarity | None = None) -> None:
         self.captioner = captioner
+        self.familiarity = familiarity
 
     @property
     def model(self) -> Any:
         """The network."""
         return self.captioner.network
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """As `PromptInverter.picture_size`."""
+        side = self.captioner.network.config.vision_config.image_size
+        return (side, side) if isinstance(side, int) else tuple(side)
+
+    def encode(self, images: Iterable[Picture]) -> Tensor:
+        """As `PromptInverter.encode`."""
+        return self.captioner.encode([as_picture(image) for image in images])
+
     def features(self, images: Iterable[Picture]) -> np.ndarray:
-        """As `PromptInverter.features`."""
-        return self.captioner.features([as_picture(image) for image in images])
+        """The mean over what `encode` gives: (N, width) float32."""
+        return self.encode(images).float().mean(1).cpu().numpy()
 
     def fingerprint(self) -> str:
         """As `PromptInverter.fingerprint`."""
@@ -40,95 +57,64 @@ class PeerInverter:
     def device(self) -> torch.device:
         return self.captioner.device
 
+    @property
+    def confidence(self) -> Confidence:
+        return self.captioner.confidence
+
     def reduced(self, image: Image.Image) -> Image.Image:
         """A picture as small as it may be kept until its batch comes."""
         return shrunk(image)
 
-    def predict(
-        self,
-        images: Iterable[Picture],
-        *,
-        num_beams: int = 4,
-        num_return: int = 1,
-        length_penalty: float = 1.0,
-        prefix: str = "",
-        min_new_tokens: int = 0,
-        max_new_tokens: int | None = None,
-        banned_words: Iterable[str] = (),
-        batch_size: int = 32,
-    ) -> list[Prediction]:
-        """As `PromptInverter.predict`. Without `max_new_tokens` a text has 64 tokens at most.
+    @overload
+    def predict(self, images: OnePicture, *, batch_size: int = 32, **decoding: Any) -> Prediction: ...
+
+    @overload
+    def predict(self, images: Iterable[Picture], *, batch_size: int = 32, **decoding: Any) -> list[Prediction]: ...
+
+    def predict(self, images: Picture | Iterable[Picture], *, batch_size: int = 32, **decoding: Any) -> Prediction | list[Prediction]:
+        """As `PromptInverter.predict`. Without `max_new_tokens` a text has 64 tokens at most; with a seed each picture goes through the network
+        alone, so that what is drawn for it depends on no other.
 
         Raises:
             ImageError: something that cannot be read as a picture.
             NotFiniteError: the network computed no numbers.
-            TypeError: something that is no picture, or a single one.
-            ValueError: a prefix or banned words, which need a network of ours or GIT's.
+            TypeError: something that is no picture.
+            ValueError: a prefix or bad words, which need a network of ours or GIT's.
         """
-        _refuse(prefix, banned_words)
-        arguments: dict[str, Any] = {"num_beams": num_beams, "num_return_sequences": num_return, "length_penalty": length_penalty}
-        return self._write(images, batch_size, min_new_tokens, max_new_tokens, arguments)
+        how = Decoding(**decoding)
+        if how.prefix or how.bad_words:
+            raise ValueError("a prefix and bad words need a checkpoint of Reprompt's or GIT's; this one runs in transformers")
+        if is_picture(images):
+            return self._predict([images], 1, how)[0]
+        return self._predict(cast("Iterable[Picture]", images), batch_size, how)
 
-    def sample(
-        self,
-        images: Iterable[Picture],
-        *,
-        num_samples: int = 1,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        prefix: str = "",
-        min_new_tokens: int = 0,
-        max_new_tokens: int | None = None,
-        banned_words: Iterable[str] = (),
-        batch_size: int = 32,
-    ) -> list[Prediction]:
-        """As `PromptInverter.sample`; with a seed each picture goes through the network alone, so that what is drawn for it depends on no other.
+    __call__ = predict
 
-        Raises:
-            As `predict`.
-        """
-        _refuse(prefix, banned_words)
+    def _predict(self, images: Iterable[Picture], batch_size: int, how: Decoding) -> list[Prediction]:
         check_several(images, batch_size)
-        arguments: dict[str, Any] = {"do_sample": True, "num_return_sequences": num_samples}
-        arguments |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        if seed is None:
-            return self._write(images, batch_size, min_new_tokens, max_new_tokens, arguments)
-        found: list[Prediction] = []
-        for image in images:
-            picture = shrunk(as_picture(image))
-            digest = hashlib.sha256(f"{seed} {picture.size} ".encode() + picture.tobytes()).digest()
-            with torch.random.fork_rng():
-                torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-                found += self._write([picture], 1, min_new_tokens, max_new_tokens, arguments)
-        return found
-
-    def _write(
-        self, images: Iterable[Picture], batch_size: int, min_new_tokens: int, max_new_tokens: int | None, arguments: dict[str, Any]
-    ) -> list[Prediction]:
-        lengths = {"min_new_tokens": min_new_tokens} if min_new_tokens else {}
-        lengths["max_new_tokens"] = max_new_tokens or _LONGEST
-        predictions: list[Prediction] = []
-        check_several(images, batch_size)
-        each = iter(images)
-        while batch := [shrunk(as_picture(image)) for image in islice(each, batch_size)]:
-            found = self.captioner.write(batch, **lengths, **arguments)
-            if "do_sample" in arguments:  # a search has its own ranking
-                found = [sorted(texts, key=lambda text: -text.score) for texts in found]
-            predictions += [_prediction(texts) for texts in found]
+        each, predictions = iter(images), list[Prediction]()
+        size = 1 if how.seed is not None else batch_size
+        while batch := [shrunk(as_picture(image)) for image in islice(each, size)]:
+            with torch.random.fork_rng(enabled=how.seed is not None):
+                if how.seed is not None:
+                    torch.manual_seed(_seed(how.seed, batch[0]))
+                found = self._write(batch, how)
+            familiar = self.familiarity(self.captioner.encode(batch)) if self.familiarity is not None else [None] * len(batch)
+            for texts, known in zip(found, familiar, strict=True):
+                said, sure = [text.text for text in texts], [text.log_probs for text in texts]
+                predictions.append(build_prediction(said, sure, texts[0].pieces, self.confidence, known))
         return predictions
 
+    def _write(self, batch: list[Image.Image], how: Decoding) -> list[list[Written]]:
+        lengths = {"min_new_tokens": how.min_new_tokens} if how.min_new_tokens else {}
+        lengths["max_new_tokens"] = how.max_new_tokens or _LONGEST
+        if not how.do_sample:
+            return self.captioner.write(batch, **lengths, **how.searching)
+        found = self.captioner.write(batch, **lengths, do_sample=True, **how.drawing)
+        return [sorted(texts, key=lambda text: -text.score) for texts in found]  # a search has its own ranking
 
-_LONGEST = 64
 
-
-def _prediction(texts: list[Written]) -> Prediction:
-    """All of a text is one piece: transformers hands over no others."""
-    best, *others = texts
-    return Prediction(best.text, best.score, alternatives=[(text.text, text.score) for text in others], tokens=[(best.text, best.log_prob)])
-
-
-def _refuse(prefix: str, banned_words: Iterable[str]) -> None:
-    if prefix or list(banned_words):
-        raise ValueError("a prefix and banned words need a checkpoint of Reprompt's or GIT's; this one runs in transformers")
+def _seed(seed: int, picture: Image.Image) -> int:
+    """What decides a picture's samples: the seed and its pixels."""
+    digest = hashlib.sha256(f"{seed} {picture.size} ".encode() + picture.tobytes()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

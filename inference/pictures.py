@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from data.images import picture_rgb, read_image
 
-Picture: TypeAlias = "Image.Image | str | Path | bytes | np.ndarray[Any, Any] | Tensor"
+OnePicture: TypeAlias = "Image.Image | str | Path | bytes"  # which can be nothing else
+Picture: TypeAlias = "OnePicture | np.ndarray[Any, Any] | Tensor"
 
 
 def as_picture(source: Picture) -> Image.Image:
@@ -44,15 +45,20 @@ def as_picture(source: Picture) -> Image.Image:
     return picture_rgb(Image.fromarray(source))
 
 
+def is_picture(images: object) -> TypeGuard[Picture]:
+    """Whether this is one picture, and not several. An array or tensor of four dimensions is several."""
+    if isinstance(images, np.ndarray | Tensor):
+        return images.ndim != 4
+    return isinstance(images, Image.Image | str | Path | bytes)
+
+
 def check_several(images: object, batch_size: int) -> None:
     """
     Raises:
-        TypeError: one picture, where several are asked for; says what to pass.
+        TypeError: neither a picture nor several.
         ValueError: no number of pictures that go through the network together.
     """
-    if isinstance(images, Image.Image | str | Path | bytes) or not isinstance(images, Iterable):
-        raise TypeError(f"images is a list of pictures, such as predict([picture]), not one {type(images).__name__}")
-    if isinstance(images, np.ndarray | Tensor) and images.ndim != 4:  # the rows of one picture would pass for grey ones
-        raise TypeError(f"images is a list of pictures, such as predict([picture]), not one of the shape {tuple(images.shape)}")
+    if not isinstance(images, Iterable):
+        raise TypeError(f"images is a picture or a list of them, not {type(images).__name__}")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number, 1 or more, not {batch_size}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import safetensors.torch
@@ -20,6 +21,7 @@ def save_model(model: CaptionModel, directory: Path) -> None:
     temporary = directory / f"{WEIGHTS_FILE}.tmp"
     safetensors.torch.save_file(weights, temporary, metadata={"format": "pt"})
     model.config.save(directory / f"{CONFIG_FILE}.tmp")
+    shutil.copymode(directory / f"{CONFIG_FILE}.tmp", temporary)  # safetensors makes files that nobody else can read
     clear_checkpoint(directory)
     os.replace(temporary, directory / WEIGHTS_FILE)
     os.replace(directory / f"{CONFIG_FILE}.tmp", directory / CONFIG_FILE)

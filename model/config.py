@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from model.confidence import Confidence, Scale
 from model.fields import check_range, check_types
 from model.preprocessing import Preprocessing
 
@@ -65,7 +66,7 @@ def _is_plain(value: Any) -> bool:
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A `CaptionModel`. `norm="pre"` is for training from scratch; `"post"` is the layout of BERT and GIT. With `tied_output` the token
-    embedding also makes the logits."""
+    embedding also makes the logits. `confidence_scale` was fitted on validation pairs (`model.confidence`)."""
 
     encoder: EncoderConfig
     preprocessing: Preprocessing
@@ -82,6 +83,7 @@ class ModelConfig:
     norm: Literal["pre", "post"] = "pre"
     label_smoothing: float = 0.1
     tied_output: bool = True
+    confidence_scale: Scale | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -98,6 +100,10 @@ class ModelConfig:
     @property
     def head_dim(self) -> int:
         return self.width // self.heads
+
+    @property
+    def confidence(self) -> Confidence:
+        return Confidence(label_smoothing=self.label_smoothing, vocab_size=self.vocab_size, scale=self.confidence_scale)
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
@@ -119,6 +125,8 @@ class ModelConfig:
         preprocessing = values.pop("preprocessing")
         if isinstance(preprocessing, dict):
             preprocessing |= {name: tuple(value) for name, value in preprocessing.items() if isinstance(value, list)}
+        if isinstance(values.get("confidence_scale"), list):
+            values["confidence_scale"] = tuple(values["confidence_scale"])
         return _checked(cls, values | {"encoder": encoder, "preprocessing": _checked(Preprocessing, preprocessing, path)}, path)
 
 

@@ -57,7 +57,7 @@ class Hypotheses(Protocol):
 class TextRules:
     """What a text may be: how it starts (`start`, the begin token first), how long it becomes after that, and what it may not say.
 
-    `min_new_tokens` come before the end token, `max_new_tokens` with it. `banned` holds sequences of tokens; none of them comes to stand in a
+    `min_new_tokens` come before the end token, `max_new_tokens` with it. `bad_words_ids` holds sequences of tokens; none of them comes to stand in a
     text, its forced start included. `forbidden` gives, for the tokens of a text so far, those that may not come next.
     """
 
@@ -65,13 +65,13 @@ class TextRules:
     eos: int
     max_new_tokens: int
     min_new_tokens: int = 0
-    banned: tuple[Tokens, ...] = ()
+    bad_words_ids: tuple[Tokens, ...] = ()
     forbidden: Callable[[Tokens], Sequence[int]] | None = None
 
     def allow(self, log_probs: Tensor, texts: Tensor) -> Tensor:
         """(N, V) log-probabilities after `texts`, (N, length) tokens, with minus infinity where a token may not come next."""
         too_short = texts.shape[1] < self.min_new_tokens
-        if not too_short and not self.banned and self.forbidden is None:
+        if not too_short and not self.bad_words_ids and self.forbidden is None:
             return log_probs
         allowed = log_probs.clone()
         if too_short:
@@ -91,7 +91,7 @@ class TextRules:
     def _endings(self) -> dict[Tokens, list[int]]:
         """What may not come after what."""
         endings: dict[Tokens, list[int]] = {}
-        for *before, last in self.banned:
+        for *before, last in self.bad_words_ids:
             endings.setdefault(tuple(before), []).append(last)
         return endings
 
@@ -163,11 +163,11 @@ def beam_search(
     device: torch.device,
     *,
     num_beams: int,
-    num_return: int,
+    num_return_sequences: int,
     length_penalty: float,
     leave: bool = True,
 ) -> list[list[Hypothesis]]:
-    """For each image the `num_return` best texts, best first, ranked by sum of log-probabilities / length ** `length_penalty`.
+    """For each image the `num_return_sequences` best texts, best first, ranked by sum of log-probabilities / length ** `length_penalty`.
 
     The length counts the end token, and an image is done when no unfinished text, at its present score and length, would rank among its
     `num_beams` finished ones: the definitions of Hugging Face's `generate` (early_stopping=False).
@@ -217,7 +217,7 @@ def beam_search(
         state.select(rows.flatten(), staying)
         log_probs = state.step(following.flatten()[:, None])
     kept.put(going, finished)
-    return kept.best(num_return)
+    return kept.best(num_return_sequences)
 
 
 def _at(values: Tensor, places: Tensor) -> Tensor:
@@ -281,7 +281,7 @@ def sample(
     rules: TextRules,
     device: torch.device,
     *,
-    num_samples: int,
+    num_return_sequences: int,
     temperature: float,
     top_k: int,
     top_p: float,
@@ -289,21 +289,22 @@ def sample(
     chances: Tensor,
     leave: bool = True,
 ) -> list[list[Hypothesis]]:
-    """`num_samples` texts for each image, drawn token by token from the network's distribution, best first.
+    """`num_return_sequences` texts for each image, drawn token by token from the network's distribution, best first.
 
     `smoothing` is the label smoothing that the network was trained with, which is taken off; `temperature` flattens (above 1) or sharpens the
     distribution, `top_k` keeps the likeliest k tokens (0: all), `top_p` the fewest likeliest tokens that together have that probability (nucleus
-    sampling, arXiv 1904.09751); in this order. `chances` (images * num_samples, max_new_tokens), float64 from 0 up to 1, decide what is drawn.
-    The state must hold one row per image at first; it grows to `num_samples` rows after the first step.
+    sampling, arXiv 1904.09751); in this order. `chances` (images * num_return_sequences, max_new_tokens), float64 from 0 up to 1, decide what is
+    drawn.
+    The state must hold one row per image at first; it grows to `num_return_sequences` rows after the first step.
 
     Args:
         leave: finished texts leave the batch; see `greedy_search`.
     """
-    texts, going = _Texts(images * num_samples, rules, device), torch.arange(images * num_samples, device=device)
-    log_probs = state.step(torch.tensor([rules.start] * images, device=device)).repeat_interleave(num_samples, 0)
+    texts, going = _Texts(images * num_return_sequences, rules, device), torch.arange(images * num_return_sequences, device=device)
+    log_probs = state.step(torch.tensor([rules.start] * images, device=device)).repeat_interleave(num_return_sequences, 0)
     ended = torch.zeros(len(going), dtype=torch.bool, device=device)
     impossible = torch.zeros((), dtype=torch.bool, device=device)
-    continued, own = going, going // num_samples  # the place in `going` that each row of `state` continues, and the row of each place
+    continued, own = going, going // num_return_sequences  # the place in `going` that each row of `state` continues, and the row of each place
     for length in range(1, rules.max_new_tokens + 1):
         allowed = rules.allow(log_probs, texts.tokens[going, : length - 1])
         impossible = impossible | ((allowed.amax(-1) == float("-inf")) & ~ended).any()
@@ -313,19 +314,19 @@ def sample(
         ended = ended | (drawn == rules.eos)
         if length == rules.max_new_tokens or _all(ended, length, leave):
             break
-        images_before = torch.unique_consecutive(going // num_samples) if leave else None
+        images_before = torch.unique_consecutive(going // num_return_sequences) if leave else None
         shrinks = images_before is not None and bool(ended.any())
         if shrinks:
             going, own, drawn, ended = going[~ended], own[~ended], drawn[~ended], ended[~ended]
         if shrinks or length == 1:
-            continued, places = _evenly(going // num_samples) if leave else (going, going)
-            state.select(own[continued], _staying(images_before, going // num_samples) if images_before is not None else None)
+            continued, places = _evenly(going // num_return_sequences) if leave else (going, going)
+            state.select(own[continued], _staying(images_before, going // num_return_sequences) if images_before is not None else None)
             own = places
         log_probs = state.step(drawn[continued, None])[own]
     if bool(impossible):
         raise ValueError(_NOTHING_LEFT)
     found = texts.hypotheses()
-    return [sorted(found[i : i + num_samples], key=lambda text: -text.score) for i in range(0, len(found), num_samples)]
+    return [sorted(found[i : i + num_return_sequences], key=lambda text: -text.score) for i in range(0, len(found), num_return_sequences)]
 
 
 def _evenly(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -377,3 +378,13 @@ def draw(log_probs: Tensor, chances: Tensor) -> Tensor:
     found = torch.searchsorted(sums, (1 - chances[:, None]) * sums[:, -1:])  # above 0: never an impossible token
     found = found.clamp(max=log_probs.shape[-1] - 1)  # where every token is impossible
     return found.to(log_probs.device)
+
+
+def draw_chances(generator: torch.Generator | Sequence[torch.Generator] | None, images: int, samples: int, steps: int) -> Tensor:
+    """(images * samples, steps) random numbers from 0 up to 1; a generator for each image draws its own."""
+    if generator is None or isinstance(generator, torch.Generator):
+        device = "cpu" if generator is None else generator.device
+        return torch.rand(images * samples, steps, dtype=torch.float64, device=device, generator=generator)
+    if len(generator) != images:
+        raise ValueError(f"generator must be one, or one for each of the {images} images, not {len(generator)}")
+    return torch.cat([torch.rand(samples, steps, dtype=torch.float64, device=own.device, generator=own).cpu() for own in generator])

@@ -16,10 +16,10 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 _WEIGHTS_INDEX = f"{WEIGHTS_FILE}.index.json"  # where Hugging Face's libraries split large weights
 _PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
-# tokenizers and settings that Hugging Face's libraries write beside weights
+# tokenizers and settings that Hugging Face's libraries write beside weights, and what we do
 _COMPANIONS = (
     *("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt"),
-    *("tokenizer.model", "chat_template.json", "chat_template.jinja"),
+    *("tokenizer.model", "chat_template.json", "chat_template.jinja", "familiarity.safetensors"),
 )
 
 
@@ -27,11 +27,21 @@ class CheckpointError(ValueError):
     """A directory that is not a checkpoint, or a broken one; names the file and the remedy."""
 
 
-def find_checkpoint(checkpoint: str | Path, revision: str | None = None) -> Path:
+def find_checkpoint(
+    checkpoint: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """The directory of a checkpoint; a Hub id is downloaded, or found among earlier downloads, and standard error says so.
 
     Args:
         revision: of a Hub id: a branch, a tag or a commit.
+        token: for one that is not public; by default the one that `hf auth login` has kept.
+        cache_dir: where downloads are kept; by default where huggingface_hub keeps them.
+        local_files_only: take what was downloaded before, and ask no server.
 
     Raises:
         CheckpointError: neither a directory nor a Hub id that can be had now.
@@ -43,11 +53,14 @@ def find_checkpoint(checkpoint: str | Path, revision: str | None = None) -> Path
         return Path(checkpoint).expanduser()
     if Path(name).parent.is_dir():  # a slip of the pen, and not somebody's name on the Hub
         raise CheckpointError(f"{name} does not exist, though {Path(name).parent} does; check the name (ls {Path(name).parent})")
-    print(f"{name} is no directory here: looking it up on the Hub", file=sys.stderr)
+    among = "among earlier downloads" if local_files_only else "on the Hub"
+    print(f"{name} is no directory here: looking it up {among}", file=sys.stderr)
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors", "README.md"]))
+        wanted = ["*.json", "*.safetensors", "README.md"]
+        about: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        return Path(snapshot_download(name, allow_patterns=wanted, **about))
     except Exception as error:  # the library's errors share no base with its HTTP client's
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(

@@ -25,14 +25,16 @@ from torch.nn import functional as F
 from model.cache import STEPS_OF_ROOM, KVCache, PrefixCache, StaticCache
 from model.config import ModelConfig
 from model.decoder import Decoder
-from model.decoding import Hypothesis, NotFiniteError, TextRules, Tokens, beam_search, greedy_search, sample
+from model.decoding import Hypothesis, NotFiniteError, TextRules, Tokens, beam_search, draw_chances, greedy_search, sample
 from model.empty import build_empty, own_copies
 from model.encoder import ImageEncoder
 from model.files import CONFIG_FILE, CheckpointError, check_checkpoint, find_checkpoint, read_json, read_preprocessor, read_weights
 from model.git import convert_git
+from model.hypotheses import NetworkHypotheses
 
 IGNORED_LABEL = -100
 _CPU_PIXELS = 8 * 224 * 224  # of images encoded at a time
+_CPU_FEATURES = 8 * 197 * 768  # of which keys and values are made at a time
 _MOST_PENALTY = 100  # a power of a text's length that floating-point numbers hold
 _LEAST_TEMPERATURE = 1e-3  # below, log-probabilities divided by it do not
 
@@ -62,7 +64,7 @@ class CaptionModel(nn.Module):
         """
         if isinstance(source, Mapping):
             return cls.from_weights(*convert_git(source, {}, {}), "the state dict")
-        directory = find_checkpoint(source, revision)
+        directory = find_checkpoint(source, revision=revision)
         check_checkpoint(directory)
         try:
             config, weights = convert_git(read_weights(directory), read_json(directory / CONFIG_FILE), read_preprocessor(directory))
@@ -195,54 +197,80 @@ class CaptionModel(nn.Module):
         return torch.tensor(rows, device=pixel_values.device), torch.tensor([text.score for text in best], device=pixel_values.device)
 
     @torch.inference_mode()
-    def search(
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """What the timm model makes of images: (B, P, width of the features), or (B, F, P, width of the features) where `pixel_values` is
+        (B, F, 3, H, W), F images of one prompt. What `search_on` and `sample_on` take, and any measure of the pictures.
+
+        Raises:
+            ValueError: no images.
+        """
+        if len(pixel_values) == 0:
+            raise ValueError("pixel_values holds no images")
+        # on a CPU a few images at a time: what lies between their layers then stays in its cache
+        at_a_time = max(1, _CPU_PIXELS // pixel_values[0, 0].numel())
+        parts = pixel_values.split(at_a_time) if pixel_values.device.type == "cpu" else [pixel_values]
+        return torch.cat([self.encoder.features(part) for part in parts])
+
+    @torch.inference_mode()
+    def search(self, pixel_values: Tensor, **arguments: Any) -> list[list[Hypothesis]]:
+        """`search_on` of images, (B, 3, H, W), or (B, F, 3, H, W) for F images of one prompt."""
+        return self.search_on(self.encode(pixel_values), **arguments)
+
+    @torch.inference_mode()
+    def sample(self, pixel_values: Tensor, **arguments: Any) -> list[list[Hypothesis]]:
+        """`sample_on` of images, as `search`."""
+        return self.sample_on(self.encode(pixel_values), **arguments)
+
+    @torch.inference_mode()
+    def search_on(
         self,
-        pixel_values: Tensor,
+        features: Tensor,
         *,
         num_beams: int = 4,
-        num_return: int = 1,
+        num_return_sequences: int = 1,
         length_penalty: float = 1.0,
         prefix: Sequence[int] = (),
         min_new_tokens: int = 0,
         max_new_tokens: int | None = None,
-        banned: Sequence[Sequence[int]] = (),
+        bad_words_ids: Sequence[Sequence[int]] = (),
         forbidden: Callable[[Tokens], Sequence[int]] | None = None,
     ) -> list[list[Hypothesis]]:
-        """For each image its `num_return` best texts, best first; `num_beams=1` is greedy search.
+        """For each image its `num_return_sequences` best texts, best first; `num_beams=1` is greedy search.
 
         Args:
-            pixel_values: (B, 3, H, W), or (B, F, 3, H, W) for F images of one prompt.
+            features: of `encode`.
             length_penalty: texts are ranked by the sum of their log-probabilities / length ** length_penalty: at 1 by their score.
             prefix: tokens that every text starts with; they are not returned.
             min_new_tokens: how many come after it at least, the end token not counted, as in Hugging Face's `generate`.
             max_new_tokens: how many come after it at most, the end token counted (default: as many as the model has positions).
-            banned: sequences of tokens that no text may hold.
+            bad_words_ids: sequences of tokens that no text may hold.
             forbidden: gives, for the tokens of a text so far (the prefix included), those that may not come next.
 
         Raises:
-            ValueError: no images, or numbers that do not fit together; names the argument.
+            ValueError: numbers that do not fit together; names the argument.
             NotFiniteError: the network computed no numbers; names the likely cause.
         """
-        rules = self._rules(pixel_values, prefix, min_new_tokens, max_new_tokens, banned, forbidden)
-        _check_whole(num_beams=num_beams, num_return=num_return)
+        rules = self._rules(prefix, min_new_tokens, max_new_tokens, bad_words_ids, forbidden)
+        _check_whole(num_beams=num_beams, num_return_sequences=num_return_sequences)
         if not abs(length_penalty) <= _MOST_PENALTY:
             raise ValueError(f"length_penalty must be a number from -{_MOST_PENALTY} to {_MOST_PENALTY}, not {length_penalty}")
         if not 1 <= num_beams <= self.config.vocab_size:
             raise ValueError(f"num_beams must be 1 to the vocabulary size ({self.config.vocab_size}), not {num_beams}")
-        if not 1 <= num_return <= num_beams:
-            raise ValueError(f"num_return must be 1 to num_beams ({num_beams}), not {num_return}")
-        with self._start(pixel_values, rules, num_beams) as state:
-            about: dict[str, Any] = {"images": len(pixel_values), "rules": rules, "device": pixel_values.device, "leave": self._static_step is None}
+        if not 1 <= num_return_sequences <= num_beams:
+            raise ValueError(f"num_return_sequences must be 1 to num_beams ({num_beams}), not {num_return_sequences}")
+        with self._start(features, rules, num_beams) as state:
+            about: dict[str, Any] = {"images": len(features), "rules": rules, "device": features.device, "leave": self._static_step is None}
             if num_beams == 1:
                 return [[text] for text in greedy_search(state, **about)]
-            return beam_search(state, **about, num_beams=num_beams, num_return=num_return, length_penalty=length_penalty)
+            counts: dict[str, Any] = {"num_beams": num_beams, "num_return_sequences": num_return_sequences}
+            return beam_search(state, **about, **counts, length_penalty=length_penalty)
 
     @torch.inference_mode()
-    def sample(
+    def sample_on(
         self,
-        pixel_values: Tensor,
+        features: Tensor,
         *,
-        num_samples: int = 1,
+        num_return_sequences: int = 1,
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -250,44 +278,46 @@ class CaptionModel(nn.Module):
         prefix: Sequence[int] = (),
         min_new_tokens: int = 0,
         max_new_tokens: int | None = None,
-        banned: Sequence[Sequence[int]] = (),
+        bad_words_ids: Sequence[Sequence[int]] = (),
         forbidden: Callable[[Tokens], Sequence[int]] | None = None,
     ) -> list[list[Hypothesis]]:
-        """For each image `num_samples` texts drawn from the network's distribution, best first; the image is encoded once. The label smoothing that
-        the network has learned (`config.label_smoothing`) is taken off before.
+        """For each image `num_return_sequences` texts drawn from the network's distribution, best first. The label smoothing that the network has
+        learned (`config.label_smoothing`) is taken off before.
 
         Args:
             temperature: above 1 flattens the distribution of the next token, below 1 sharpens it.
             top_k: only the likeliest k tokens are drawn from (0: all).
             top_p: only the fewest likeliest tokens that together have this probability (nucleus sampling, arXiv 1904.09751).
             generator: where the randomness comes from; one for each image makes what is drawn independent of the others.
-            The others as in `search`.
+            The others as in `search_on`.
 
         Raises:
-            ValueError: no images, or numbers that do not fit together; names the argument.
+            ValueError: numbers that do not fit together; names the argument.
+            NotFiniteError: the network computed no numbers; names the likely cause.
         """
-        rules = self._rules(pixel_values, prefix, min_new_tokens, max_new_tokens, banned, forbidden)
-        _check_whole(num_samples=num_samples, top_k=top_k)
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be 1 or more, not {num_samples}")
+        rules = self._rules(prefix, min_new_tokens, max_new_tokens, bad_words_ids, forbidden)
+        _check_whole(num_return_sequences=num_return_sequences, top_k=top_k)
+        if num_return_sequences < 1:
+            raise ValueError(f"num_return_sequences must be 1 or more, not {num_return_sequences}")
         if not _LEAST_TEMPERATURE <= temperature < math.inf:
             raise ValueError(f"temperature must be {_LEAST_TEMPERATURE} or more, not {temperature}; for the likeliest text use search")
         if top_k < 0:
             raise ValueError(f"top_k must be 0 (all tokens) or more, not {top_k}")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
-        with self._start(pixel_values, rules, num_samples) as state:
+        images, device = len(features), features.device
+        with self._start(features, rules, num_return_sequences) as state:
             return sample(
                 state,
-                len(pixel_values),
+                images,
                 rules,
-                pixel_values.device,
-                num_samples=num_samples,
+                device,
+                num_return_sequences=num_return_sequences,
                 temperature=temperature,
                 top_k=top_k,
                 top_p=top_p,
                 smoothing=self.config.label_smoothing,
-                chances=_chances(generator, len(pixel_values), num_samples, rules.max_new_tokens).to(_with_float64(pixel_values.device)),
+                chances=draw_chances(generator, images, num_return_sequences, rules.max_new_tokens).to(_with_float64(device)),
                 leave=self._static_step is None,
             )
 
@@ -310,18 +340,15 @@ class CaptionModel(nn.Module):
 
     def _rules(
         self,
-        pixel_values: Tensor,
         prefix: Sequence[int],
         min_new_tokens: int,
         max_new_tokens: int | None,
-        banned: Sequence[Sequence[int]],
+        bad_words_ids: Sequence[Sequence[int]],
         forbidden: Callable[[Tokens], Sequence[int]] | None,
     ) -> TextRules:
         _check_whole(min_new_tokens=min_new_tokens, max_new_tokens=max_new_tokens)
         room = self.config.max_text_tokens - len(prefix)  # the last token of a text needs no position
         limit = room if max_new_tokens is None else max_new_tokens
-        if len(pixel_values) == 0:
-            raise ValueError("pixel_values holds no images")
         if room < 1:
             raise ValueError(
                 f"the prefix has {len(prefix)} tokens, but this model knows positions for {self.config.max_text_tokens}, one of them new"
@@ -330,21 +357,21 @@ class CaptionModel(nn.Module):
             raise ValueError(f"max_new_tokens must be 1 to {room} (the positions of this model after the prefix), not {limit}")
         if not 0 <= min_new_tokens <= limit:
             raise ValueError(f"min_new_tokens must be 0 to max_new_tokens ({limit}), not {min_new_tokens}")
-        for name, tokens in (("prefix", prefix), *(("banned", sequence) for sequence in banned)):
-            if any(not 0 <= token < self.config.vocab_size for token in tokens) or (name == "banned" and not tokens):
+        for name, tokens in (("prefix", prefix), *(("bad_words_ids", sequence) for sequence in bad_words_ids)):
+            if any(not 0 <= token < self.config.vocab_size for token in tokens) or (name == "bad_words_ids" and not tokens):
                 raise ValueError(f"{name} must hold token ids from 0 to {self.config.vocab_size - 1}, not {list(tokens)}")
         return TextRules(
             start=(self.config.bos_token_id, *prefix),
             eos=self.config.eos_token_id,
             min_new_tokens=min_new_tokens,
             max_new_tokens=limit,
-            banned=tuple(map(tuple, banned)),
+            bad_words_ids=tuple(map(tuple, bad_words_ids)),
             forbidden=forbidden,
         )
 
     @contextmanager
-    def _start(self, pixel_values: Tensor, rules: TextRules, hypotheses: int) -> Iterator[_NetworkHypotheses]:
-        """The images, encoded, and no text.
+    def _start(self, features: Tensor, rules: TextRules, hypotheses: int) -> Iterator[NetworkHypotheses]:
+        """The images and no text.
 
         Args:
             hypotheses: how many there will be of each image.
@@ -352,17 +379,16 @@ class CaptionModel(nn.Module):
         Raises:
             NotFiniteError: at the end, instead of whatever else came of it.
         """
-        # on a CPU a few images at a time: what lies between their layers then stays in its cache
-        at_a_time = max(1, _CPU_PIXELS // pixel_values[0, 0].numel())
-        parts = pixel_values.split(at_a_time) if pixel_values.device.type == "cpu" else [pixel_values]
-        images = [self.decoder.prefix(self.encoder(part)) for part in parts]
+        at_a_time = max(1, _CPU_FEATURES // features[0].numel())
+        parts = features.split(at_a_time) if features.device.type == "cpu" else [features]
+        images = [self.decoder.prefix(self.encoder.project(part)) for part in parts]
         steps = rules.max_new_tokens - 1  # the last token is not read
         cache: KVCache
         if self._static_step is None:
             cache = KVCache(images, len(rules.start) + hypotheses * min(steps, STEPS_OF_ROOM))
         else:
             cache = self._static(images, len(rules.start) + hypotheses * steps)
-        state = _NetworkHypotheses(cache, self._next_token, self._static_step or self._next_token)
+        state = NetworkHypotheses(cache, self._next_token, self._static_step or self._next_token)
         try:
             yield state
         finally:
@@ -405,36 +431,3 @@ def _check_whole(**numbers: int | None) -> None:
 def _with_float64(device: torch.device) -> torch.device:
     """Apple's GPUs have none."""
     return torch.device("cpu") if device.type == "mps" else device
-
-
-def _chances(generator: torch.Generator | Sequence[torch.Generator] | None, images: int, samples: int, steps: int) -> Tensor:
-    """(images * samples, steps) random numbers from 0 up to 1; a generator for each image draws its own."""
-    if generator is None or isinstance(generator, torch.Generator):
-        device = "cpu" if generator is None else generator.device
-        return torch.rand(images * samples, steps, dtype=torch.float64, device=device, generator=generator)
-    if len(generator) != images:
-        raise ValueError(f"generator must be one, or one for each of the {images} images, not {len(generator)}")
-    return torch.cat([torch.rand(samples, steps, dtype=torch.float64, device=own.device, generator=own).cpu() for own in generator])
-
-
-class _NetworkHypotheses:
-    """`decoding.Hypotheses` on the decoder."""
-
-    def __init__(self, cache: KVCache, first: Callable[[Tensor, KVCache], Tensor], later: Callable[[Tensor, KVCache], Tensor]) -> None:
-        """
-        Args:
-            first: reads how the texts start.
-            later: reads one token of each.
-        """
-        self.cache, self._first, self._later = cache, first, later
-        self.sums = torch.zeros((), device=cache.keys.device)  # finite while all that was computed is
-        self._begun = False
-
-    def step(self, tokens: Tensor) -> Tensor:
-        log_probs = (self._later if self._begun else self._first)(tokens, self.cache)
-        self._begun = True
-        self.sums = self.sums + log_probs.amax(-1).sum()
-        return log_probs
-
-    def select(self, rows: Tensor, images: Tensor | None) -> None:
-        self.cache.select(rows, images)

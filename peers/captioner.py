@@ -7,23 +7,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from model import NotFiniteError
+from model.confidence import Confidence
 from model.fingerprint import add_weights
 from peers.files import Kind, load_peer
+from tokenizer import added_texts
+
+CERTAINTY = "reprompt_confidence"  # in config.json
 
 
 @dataclass(frozen=True)
 class Written:
-    """A text with the log-probability of all its tokens, and their mean; natural log, the end token counted."""
+    """A text with the log-probability of each of its tokens, natural log, the end token counted, and what each adds to it."""
 
     text: str
-    log_prob: float
-    score: float
+    log_probs: tuple[float, ...]
+    pieces: tuple[str, ...]
+
+    @property
+    def log_prob(self) -> float:
+        return sum(self.log_probs)
+
+    @property
+    def score(self) -> float:
+        return self.log_prob / max(1, len(self.log_probs))
 
 
 class PeerCaptioner:
@@ -51,10 +62,22 @@ class PeerCaptioner:
         return digest.hexdigest()[:16]
 
     @torch.inference_mode()
-    def features(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """What the image encoder makes of pictures, the mean over their image tokens: (N, width) float32."""
-        vision = getattr(self.network, "vision_model", None) or self.network.git.image_encoder
-        return vision(pixel_values=self._pixels(images)).last_hidden_state.float().mean(1).cpu().numpy()
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
+        """What the image encoder makes of pictures: (N, P, width)."""
+        return image_encoder(self.network)(pixel_values=self._pixels(images)).last_hidden_state
+
+    @property
+    def confidence(self) -> Confidence:
+        """How sure it may be, as `inference.certainty` has kept it in its config.json; of a network that says nothing, its probabilities."""
+        about = getattr(self.network.config, CERTAINTY, {})
+        text = self.network.config.get_text_config()
+        scale = about.get("scale")
+        return Confidence(
+            label_smoothing=about.get("label_smoothing", 0.0), vocab_size=text.vocab_size, scale=None if scale is None else tuple(scale)
+        )
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
         return self.processor(images=list(images), return_tensors="pt").pixel_values.to(self.device, self.network.dtype)
@@ -74,14 +97,21 @@ class PeerCaptioner:
             raise NotFiniteError("the network computed no numbers: its weights are damaged, or too large for its precision")
         texts = [text.strip() for text in self.processor.batch_decode(sequences, skip_special_tokens=True)]
         each = len(texts) // len(images)
-        sums = zip(texts, log_probs.tolist(), lengths.tolist(), strict=True)
-        written = [Written(text, log_prob, log_prob / length) for text, log_prob, length in sums]
+        tokens = sequences[:, -log_probs.shape[1] :].tolist()
+        rows = zip(texts, tokens, log_probs.tolist(), lengths.tolist(), strict=True)
+        written = [Written(text, tuple(row[:length]), tuple(added_texts(self._decode, own[:length]))) for text, own, row, length in rows]
         return [written[first : first + each] for first in range(0, len(written), each)]
 
 
+def image_encoder(network: Any) -> Any:
+    """The part that sees."""
+    return getattr(network, "vision_model", None) or network.git.image_encoder
+
+
 def generate(network: Any, pixel_values: Tensor, **arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """`network.generate`: its tokens, (N, L), and the summed log-probability and number of each text's own, (N,). The log-probabilities are the
-    network's own, whatever temperature or constraint the tokens were chosen under. No text is longer than the network has positions for."""
+    """`network.generate`: its tokens, (N, L), the log-probability of each that was written, (N, T), zero after a text's end, and how many are each
+    text's own, (N,). The log-probabilities are the network's own, whatever temperature or constraint the tokens were chosen under. No text is longer
+    than the network has positions for."""
     positions = getattr(network.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and "max_new_tokens" in arguments:
         arguments["max_new_tokens"] = min(arguments["max_new_tokens"], positions)
@@ -93,7 +123,7 @@ def generate(network: Any, pixel_values: Tensor, **arguments: Any) -> tuple[Tens
     written = found.sequences[:, -each.shape[1] :]
     counts = _written(written, writer)
     each = torch.where(counts, each, 0.0)
-    return found.sequences, each.sum(1), counts.sum(1).clamp(min=1)
+    return found.sequences, each, counts.sum(1).clamp(min=1)
 
 
 def _written(tokens: Tensor, writer: Any) -> Tensor:

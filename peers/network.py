@@ -121,7 +121,7 @@ class PeerNetwork(nn.Module):
         """The best text of each image: tokens (B, L) after the begin token, padded after the end token, and their mean log-probability, (B,)."""
         limit = min(max_new_tokens or self.config.max_text_tokens, self.config.max_text_tokens)
         tokens, log_probs, lengths = generate(self.network, pixel_values, num_beams=num_beams, do_sample=False, max_new_tokens=limit)
-        return tokens[:, 1:], log_probs / lengths
+        return tokens[:, 1:], log_probs.sum(1) / lengths
 
     def attention_maps(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor | None:
         """(B, 3, H, W), (B, T) -> (B, T, rows, columns): where in the picture each text position looks, the mean over layers and heads, summing to 1

@@ -1,5 +1,5 @@
 """The prompt tokenizer: byte-level BPE."""
 
-from tokenizer.bpe import TOKENIZER_FILE, PromptTokenizer, TokenizerError
+from tokenizer.bpe import TOKENIZER_FILE, PromptTokenizer, TokenizerError, added_texts
 
-__all__ = ["TOKENIZER_FILE", "PromptTokenizer", "TokenizerError"]
+__all__ = ["TOKENIZER_FILE", "PromptTokenizer", "TokenizerError", "added_texts"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -73,12 +73,7 @@ class PromptTokenizer:
 
     def added(self, ids: Sequence[int]) -> list[str]:
         """What each of `ids` adds to the text of all, in order: joined they are `decode(ids)`. A character of several tokens belongs to the last."""
-        whole, known, texts = self.decode(ids), 0, list[str]()
-        for place in range(1, len(ids)):
-            agreed = _agreed(self.decode(ids[:place]), whole)
-            texts.append(whole[known : max(known, agreed)])
-            known = max(known, agreed)
-        return [*texts, whole[known:]] if ids else []
+        return added_texts(self.decode, ids)
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without special tokens."""
@@ -135,6 +130,16 @@ def _spelled_bytes(token: str) -> bytes:
 
 def _spelled_word_piece(token: str) -> bytes:
     return (token[2:] if token.startswith("##") else f" {token}").encode()
+
+
+def added_texts(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:
+    """As `PromptTokenizer.added`, for any tokenizer."""
+    whole, known, texts = decode(ids), 0, list[str]()
+    for place in range(1, len(ids)):
+        agreed = _agreed(decode(ids[:place]), whole)
+        texts.append(whole[known : max(known, agreed)])
+        known = max(known, agreed)
+    return [*texts, whole[known:]] if ids else []
 
 
 def _agreed(one: str, other: str) -> int:

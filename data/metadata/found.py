@@ -15,6 +15,13 @@ class MetadataError(ValueError):
         self.kind = kind
 
 
+class GuessedPromptError(MetadataError):
+    """The prompt in the file is a guess that Reprompt wrote into it, and not what made the picture."""
+
+    def __init__(self, message: str, kind: str = "a guess of Reprompt's") -> None:
+        super().__init__(message, kind)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageMetadata:
     """How an image was made. `parameters` have our names (seed, steps, guidance_scale, sampler, model, width, height) where the tool says

@@ -20,12 +20,21 @@ from data.metadata.automatic1111 import NAMES, common_parameters, parse_paramete
 from data.metadata.chunks import file_texts
 from data.metadata.comfyui import GraphPrompt, is_graph, read_graph
 from data.metadata.comfyui_drawn import GraphError
-from data.metadata.found import ImageMetadata, MetadataError, NotOnePictureError
+from data.metadata.embedding import GUESS
+from data.metadata.found import GuessedPromptError, ImageMetadata, MetadataError, NotOnePictureError
 from data.metadata.hidden import hidden_text
 from data.metadata.lenient import json_object, looks_like_json, perhaps_json
 from data.metadata.not_pictures import check_grid, check_picture_of_graph
 
-__all__ = ["ImageMetadata", "MetadataError", "NotOnePictureError", "diffusiondb_metadata", "read_image_metadata", "read_sidecar"]
+__all__ = [
+    "GuessedPromptError",
+    "ImageMetadata",
+    "MetadataError",
+    "NotOnePictureError",
+    "diffusiondb_metadata",
+    "read_image_metadata",
+    "read_sidecar",
+]
 
 # where a text may stand that is AUTOMATIC1111's only if it says the steps
 _ANYWHERE: tuple[str, ...] = ("UserComment", "ImageDescription", "XPComment", "Comment", "comment", "Description", "description")
@@ -107,7 +116,7 @@ def _read(file: _File) -> ImageMetadata | None:
         try:
             found = read(file)
         except MetadataError as error:
-            if isinstance(error, NotOnePictureError):
+            if isinstance(error, NotOnePictureError | GuessedPromptError):
                 raise
             failed = failed or error
         except GraphError as error:
@@ -161,6 +170,8 @@ def _automatic_anywhere(file: _File) -> ImageMetadata | None:
 
 def _from_parameters(text: str) -> ImageMetadata:
     found = parse_parameters_text(text)
+    if found.parameters.get("Version") == GUESS:
+        raise GuessedPromptError("the prompt in it is a guess of Reprompt's (caption.py --embed), and not what made the picture")
     others = {name: value for name, value in found.parameters.items() if name not in (*NAMES, "Size")}
     common = common_parameters(found.parameters)
     return ImageMetadata(tool="AUTOMATIC1111", prompt=found.prompt, negative_prompt=found.negative_prompt, parameters=common, others=others)

@@ -40,19 +40,19 @@ def test_paths_and_pictures_give_the_same_whatever_the_batch(tmp_path: Path) -> 
 
 
 def test_alternatives_come_best_first() -> None:
-    for prediction in inverter().predict(IMAGES, num_beams=4, num_return=3):
-        scores = [prediction.score, *[score for _, score in prediction.alternatives]]
+    for prediction in inverter().predict(IMAGES, num_beams=4, num_return_sequences=3):
+        scores = [prediction.score, *[other.score for other in prediction.alternatives]]
         assert len(scores) == 3
         assert scores == sorted(scores, reverse=True)
 
 
 def test_a_forced_start_is_part_of_the_prompt() -> None:
     one = inverter()
-    for prediction in one.predict(IMAGES, num_beams=2, num_return=2, prefix="two dogs ", max_new_tokens=5):
+    for prediction in one.predict(IMAGES, num_beams=2, num_return_sequences=2, prefix="two dogs ", max_new_tokens=5):
         assert prediction.prompt.startswith("two dogs")
         assert prediction.alternatives[0][0].startswith("two dogs")
-        assert prediction.score == pytest.approx(sum(log_prob for _, log_prob in prediction.tokens) / len(prediction.tokens))
-        assert prediction.prompt == "two dogs" + "".join(piece for piece, _ in prediction.tokens)
+        assert prediction.score == pytest.approx(sum(token.log_prob for token in prediction.tokens) / len(prediction.tokens))
+        assert prediction.prompt == "two dogs" + "".join(token.text for token in prediction.tokens)
 
 
 def test_banned_words_are_not_written() -> None:
@@ -60,7 +60,7 @@ def test_banned_words_are_not_written() -> None:
     free = one.predict(IMAGES, num_beams=3)
     word = next(word for word in free[0].prompt.split() if word.isascii() and len(word) > 1)
     assert any(word in prediction.prompt for prediction in free)
-    assert not any(word in prediction.prompt for prediction in one.predict(IMAGES, num_beams=3, banned_words=[word]))
+    assert not any(word in prediction.prompt for prediction in one.predict(IMAGES, num_beams=3, bad_words=[word]))
 
 
 @pytest.mark.parametrize("ban", ["Two", "tWO", "two"])
@@ -71,10 +71,12 @@ def test_bans_hold_in_any_spelling_and_from_any_tokens(ban: str) -> None:
     with torch.no_grad():
         one.model.decoder.output_bias[letters] += 6.0
     drawn = [
-        text for p in one.sample(IMAGES, num_samples=40, seed=1, max_new_tokens=14) for text in (p.prompt, *(text for text, _ in p.alternatives))
+        text
+        for p in one.predict(IMAGES, do_sample=True, num_return_sequences=40, seed=1, max_new_tokens=14)
+        for text in (p.prompt, *(other.prompt for other in p.alternatives))
     ]
-    banned = one.sample(IMAGES, num_samples=40, seed=1, max_new_tokens=14, banned_words=[ban])
-    kept = [text for p in banned for text in (p.prompt, *(text for text, _ in p.alternatives))]
+    banned = one.predict(IMAGES, do_sample=True, num_return_sequences=40, seed=1, max_new_tokens=14, bad_words=[ban])
+    kept = [text for p in banned for text in (p.prompt, *(other.prompt for other in p.alternatives))]
     begins = re.compile(r"(?<![^\W_])two", re.IGNORECASE)
     assert any(begins.search(text) for text in drawn)
     assert not any(begins.search(text) for text in kept)
@@ -139,22 +141,22 @@ def test_bans_hold_for_the_words_of_a_bert(tmp_path: Path) -> None:
         assert allowed(*words), words
     assert banned.held_by("x e, f")  # as the decoder would write it
     git = PromptInverter.from_pretrained(tmp_path)
-    for prediction in git.sample(IMAGES, num_samples=3, seed=1, max_new_tokens=9):
-        assert "".join(piece for piece, _ in prediction.tokens) == prediction.prompt
+    for prediction in git.predict(IMAGES, do_sample=True, num_return_sequences=3, seed=1, max_new_tokens=9):
+        assert "".join(token.text for token in prediction.tokens) == prediction.prompt
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"banned_words": [3]}, r"banned_words must be a list of words, not \[3\]"),
-        ({"num_beams": 2.5}, "num_beams must be a whole number, not 2.5"),
+        ({"bad_words": [3]}, r"bad_words must be a list of words, not \[3\]"),
+        ({"num_beams": 2.5}, "num_beams must be a whole number, 1 or more, not 2.5"),
         ({"min_new_tokens": 1.5}, "min_new_tokens must be a whole number"),
         ({"max_new_tokens": True}, "max_new_tokens must be a whole number"),
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
         ({"length_penalty": float("nan")}, "length_penalty must be a number from -100 to 100"),
         ({"length_penalty": 1e6}, "length_penalty must be a number from -100 to 100"),
-        ({"banned_words": "cat"}, r"banned_words must be a list of words, such as \['cat'\]"),
-        ({"banned_words": ["Cat"], "prefix": "a photo of a cat"}, "holds the banned word 'cat'"),
+        ({"bad_words": "cat"}, r"bad_words must be a list of words, such as \['cat'\]"),
+        ({"bad_words": ["Cat"], "prefix": "a photo of a cat"}, "holds the banned word 'cat'"),
     ],
 )
 def test_bans_that_cannot_be_meant_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -166,7 +168,7 @@ def test_a_seed_draws_the_same_for_a_picture_whatever_the_batch_and_the_order() 
     one = inverter()
 
     def prompts(images: list[Any], batch_size: int, seed: int = 3) -> list[str]:
-        return [p.prompt for p in one.sample(images, temperature=2.0, seed=seed, batch_size=batch_size, max_new_tokens=8)]
+        return [p.prompt for p in one.predict(images, do_sample=True, temperature=2.0, seed=seed, batch_size=batch_size, max_new_tokens=8)]
 
     together = prompts(IMAGES, 8)
     assert prompts(IMAGES, 1) == together
@@ -176,9 +178,9 @@ def test_a_seed_draws_the_same_for_a_picture_whatever_the_batch_and_the_order() 
 
 
 def test_draws_that_cannot_be_asked_for_are_named() -> None:
-    for arguments, message in (({"seed": 1.5}, "seed"), ({"top_k": 1.5}, "top_k"), ({"num_samples": 1.5}, "num_samples")):
+    for arguments, message in (({"seed": 1.5}, "seed"), ({"top_k": 1.5}, "top_k"), ({"num_return_sequences": 1.5}, "num_return_sequences")):
         with pytest.raises(ValueError, match=f"{message} must be a whole number"):
-            inverter().sample(IMAGES, **arguments)
+            inverter().predict(IMAGES, do_sample=True, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +200,8 @@ def test_devices_and_types_that_are_not_there_are_named(tmp_path: Path, place: d
 
 def test_the_batch_size_is_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     one, batches = inverter(), list[int]()
-    search = CaptionModel.search
-    monkeypatch.setattr(CaptionModel, "search", lambda self, pixels, **rest: batches.append(len(pixels)) or search(self, pixels, **rest))
+    encode = CaptionModel.encode
+    monkeypatch.setattr(CaptionModel, "encode", lambda self, pixels: batches.append(len(pixels)) or encode(self, pixels))
     one.predict(IMAGES * 2, batch_size=4)
     assert batches == [4, 2]
 
@@ -225,7 +227,7 @@ def test_every_argument_arrives() -> None:
     one = inverter()
     with torch.no_grad():
         one.model.decoder.output_bias[one.tokenizer.eos_id] += 4.0
-    searched = one.predict(IMAGES, num_beams=3, num_return=2)
+    searched = one.predict(IMAGES, num_beams=3, num_return_sequences=2)
     for changes in (
         {"length_penalty": 3.0},
         {"min_new_tokens": 9},
@@ -233,9 +235,9 @@ def test_every_argument_arrives() -> None:
         {"num_beams": 5},
         {"prefix": "two"},
     ):
-        assert one.predict(IMAGES, **({"num_beams": 3, "num_return": 2} | changes)) != searched, changes
+        assert one.predict(IMAGES, **({"num_beams": 3, "num_return_sequences": 2} | changes)) != searched, changes
     assert all(len(p.tokens) > 9 for p in one.predict(IMAGES, min_new_tokens=9))
-    drawn = one.sample(IMAGES, seed=1, num_samples=3)
+    drawn = one.predict(IMAGES, do_sample=True, seed=1, num_return_sequences=3)
     for changes in (
         {"temperature": 4.0},
         {"top_k": 1},
@@ -243,9 +245,9 @@ def test_every_argument_arrives() -> None:
         {"min_new_tokens": 9},
         {"max_new_tokens": 2},
         {"prefix": "two"},
-        {"num_samples": 2},
+        {"num_return_sequences": 2},
     ):
-        assert one.sample(IMAGES, **({"seed": 1, "num_samples": 3} | changes)) != drawn, changes
+        assert one.predict(IMAGES, do_sample=True, **({"seed": 1, "num_return_sequences": 3} | changes)) != drawn, changes
 
 
 def test_whatever_holds_a_picture_gives_the_same(tmp_path: Path) -> None:
@@ -263,13 +265,7 @@ def test_whatever_holds_a_picture_gives_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ("a.png", r"predict\(\[picture\]\), not one str"),
-        (IMAGES[0], "not one"),
-        (np.zeros((4, 3, 3), np.uint8), r"predict\(\[picture\]\), not one of the shape \(4, 3, 3\)"),
-        (np.zeros((4, 4), np.uint8), "not one of the shape"),
-        (torch.zeros(3, 4, 4, dtype=torch.uint8), "not one of the shape"),
-        (b"x", "not one bytes"),
-        (3, "not one int"),
+        (3, "a picture or a list of them, not int"),
         ([3], "not int"),
         ([np.zeros((4, 4, 3))], "pixels are uint8"),
         ([torch.zeros(4, 4, 3, dtype=torch.uint8)], r"a tensor of a picture is \(3, H, W\)"),
@@ -306,8 +302,8 @@ def test_tokens_are_pieces_of_text_that_join_to_the_prompt() -> None:
     halves = one.tokenizer.encode("猫")
     with torch.no_grad():
         one.model.decoder.output_bias[halves] += 3.0
-    for prediction in one.sample(IMAGES, num_samples=4, seed=2):
-        assert "".join(piece for piece, _ in prediction.tokens) == prediction.prompt
+    for prediction in one.predict(IMAGES, do_sample=True, num_return_sequences=4, seed=2):
+        assert "".join(token.text for token in prediction.tokens) == prediction.prompt
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -351,19 +347,19 @@ def test_a_mistyped_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch
 
 def test_samples_follow_the_seed_and_keep_to_the_rules() -> None:
     one = inverter()
-    drawn = one.sample(IMAGES, num_samples=3, temperature=1.5, top_k=20, seed=4, prefix="a cat", max_new_tokens=6)
-    assert drawn == one.sample(IMAGES, num_samples=3, temperature=1.5, top_k=20, seed=4, prefix="a cat", max_new_tokens=6)
-    assert drawn != one.sample(IMAGES, num_samples=3, temperature=1.5, top_k=20, seed=5, prefix="a cat", max_new_tokens=6)
+    drawn = one.predict(IMAGES, do_sample=True, num_return_sequences=3, temperature=1.5, top_k=20, seed=4, prefix="a cat", max_new_tokens=6)
+    assert drawn == one.predict(IMAGES, do_sample=True, num_return_sequences=3, temperature=1.5, top_k=20, seed=4, prefix="a cat", max_new_tokens=6)
+    assert drawn != one.predict(IMAGES, do_sample=True, num_return_sequences=3, temperature=1.5, top_k=20, seed=5, prefix="a cat", max_new_tokens=6)
     for prediction in drawn:
         assert len(prediction.alternatives) == 2
-        assert all(text.startswith("a cat") for text in (prediction.prompt, *(text for text, _ in prediction.alternatives)))
+        assert all(text.startswith("a cat") for text in (prediction.prompt, *(other.prompt for other in prediction.alternatives)))
         assert prediction.score >= prediction.alternatives[0][1] >= prediction.alternatives[1][1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"banned_words": [" "]}, "empty word"),
+        ({"bad_words": [" "]}, "empty word"),
         ({"batch_size": 0}, "batch_size must be a whole number, 1 or more"),
         ({"prefix": "cat " * 40}, r"the prefix has \d+ tokens"),
     ],
@@ -451,7 +447,7 @@ def test_folders_give_their_pictures_in_order(tmp_path: Path) -> None:
     closed: list[Path] = []
 
     def found(*paths: Path) -> list[str]:
-        return [file.name for file in find_images(paths, lambda folder, error: closed.append(folder))]
+        return [file.name for file, _ in find_images(paths, lambda folder, error: closed.append(folder))]
 
     assert found(tmp_path) == ["a.webp", "1.jpg", "2.PNG"]
     assert found(tmp_path / "notes.txt") == ["notes.txt"]

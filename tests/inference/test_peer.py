@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def write(capsys: pytest.CaptureFixture[str]) -> Any:
     """caption.py inside the test's process: (file's name, text) of each line."""
 
     def here(*arguments: object) -> list[tuple[str, str]]:
-        assert caption.main(tyro.cli(caption.CaptionConfig, args=list(map(str, arguments)))) == 0
+        assert not caption.main(tyro.cli(caption.CaptionConfig, args=list(map(str, arguments)))).failed
         lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
         return [(Path(path).name, text) for path, text in lines]
 
@@ -84,9 +85,9 @@ def test_several_prompts_come_in_the_order_of_the_search(blip: Path, files: list
     options = ["--num-return", 3, "--num-beams", 3, "--length-penalty", length_penalty, "--max-new-tokens", 9]
     expected = theirs(blip, files, num_beams=3, num_return_sequences=3, length_penalty=length_penalty, max_new_tokens=9)
     assert [text for _, text in write(*files, "--checkpoint", blip, *options)] == expected
-    predictions = inverter().predict(files, num_beams=3, num_return=3, length_penalty=length_penalty, max_new_tokens=9)
+    predictions = inverter().predict(files, num_beams=3, num_return_sequences=3, length_penalty=length_penalty, max_new_tokens=9)
     for prediction in predictions:
-        scores = [prediction.score, *(score for _, score in prediction.alternatives)]
+        scores = [prediction.score, *(other.score for other in prediction.alternatives)]
         assert len(scores) == 3
         if length_penalty == 1:
             assert scores == sorted(scores, reverse=True)
@@ -94,22 +95,23 @@ def test_several_prompts_come_in_the_order_of_the_search(blip: Path, files: list
 
 def test_samples_come_likeliest_first_and_are_those_of_the_seed_whatever_the_other_pictures_are(files: list[Path]) -> None:
     writer = inverter()
-    options: dict[str, Any] = {"num_samples": 4, "temperature": 1.5, "max_new_tokens": 8}
+    options: dict[str, Any] = {"num_return_sequences": 4, "temperature": 1.5, "max_new_tokens": 8}
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    found = writer.sample(files, seed=3, **options)
+    found = writer.predict(files, do_sample=True, seed=3, **options)
     assert torch.equal(torch.random.get_rng_state(), before)  # whoever draws beside it draws the same
     for prediction in found:
-        scores = [prediction.score, *(score for _, score in prediction.alternatives)]
+        scores = [prediction.score, *(other.score for other in prediction.alternatives)]
         assert scores == sorted(scores, reverse=True)
-        assert len({prediction.prompt, *(text for text, _ in prediction.alternatives)}) > 1
-    assert writer.sample(files[::-1], seed=3, batch_size=2, **options) == found[::-1]
-    assert writer.sample([files[2]], seed=3, **options) == [found[2]]
-    assert writer.sample(files, seed=4, **options) != found
+        assert len({prediction.prompt, *(other.prompt for other in prediction.alternatives)}) > 1
+    assert writer.predict(files[::-1], do_sample=True, seed=3, batch_size=2, **options) == found[::-1]
+    assert writer.predict([files[2]], do_sample=True, seed=3, **options) == [found[2]]
+    assert writer.predict(files, do_sample=True, seed=4, **options) != found
     alike = [read_image(path).resize((32, 32)) for path in files]
-    flat = writer.sample(alike, seed=3, temperature=1e6, max_new_tokens=8)  # where the network has no say, each picture has chances of its own
+    # where the network has no say, each picture has chances of its own
+    flat = writer.predict(alike, do_sample=True, seed=3, temperature=1e6, max_new_tokens=8)
     assert len({prediction.prompt for prediction in flat}) == len(files)
-    assert writer.sample(files, **options) != writer.sample(files, **options)  # without a seed anew each time
+    assert writer.predict(files, do_sample=True, **options) != writer.predict(files, do_sample=True, **options)  # without a seed anew each time
 
 
 def test_caption_draws_by_its_options(blip: Path, files: list[Path], write: Any) -> None:
@@ -123,13 +125,12 @@ def test_caption_draws_by_its_options(blip: Path, files: list[Path], write: Any)
 
 
 def test_what_needs_our_network_is_refused_in_one_line(blip: Path, files: list[Path]) -> None:
-    for options in ({"prefix": "a cat"}, {"banned_words": ["dog"]}):
-        for method in (inverter().predict, inverter().sample):
-            with pytest.raises(ValueError, match="need a checkpoint of Reprompt's or GIT's") as refused:
-                method(files, **options)
-            assert len(str(refused.value).splitlines()) == 1
+    for options in ({"prefix": "a cat"}, {"bad_words": ["dog"]}):
+        with pytest.raises(ValueError, match="need a checkpoint of Reprompt's or GIT's") as refused:
+            inverter().predict(files, **options)
+        assert len(str(refused.value).splitlines()) == 1
     _, err = run("caption.py", files[0], "--checkpoint", blip, "--prefix", "a cat", fails=True)
-    assert err.splitlines()[-1].startswith("caption.py: a prefix and banned words need a checkpoint of Reprompt's or GIT's")
+    assert err.splitlines()[-1].startswith("caption.py: a prefix and bad words need a checkpoint of Reprompt's or GIT's")
     assert sum(line.startswith("caption.py: ") for line in err.splitlines()) == 1
 
 
@@ -140,7 +141,7 @@ def test_a_network_of_few_positions_writes_as_much_as_it_can(files: list[Path]) 
         writer.model.text_decoder.cls.predictions.bias[END] = -100  # never
     exactly = writer.predict(files, max_new_tokens=9)
     assert writer.predict(files) == writer.predict(files, max_new_tokens=50) == exactly != writer.predict(files, max_new_tokens=8)
-    assert writer.sample(files, seed=1) == writer.sample(files, seed=1, max_new_tokens=9)
+    assert writer.predict(files, do_sample=True, seed=1) == writer.predict(files, do_sample=True, seed=1, max_new_tokens=9)
 
 
 def test_scores_are_mean_log_probabilities(files: list[Path]) -> None:
@@ -154,15 +155,19 @@ def test_scores_are_mean_log_probabilities(files: list[Path]) -> None:
         logits = writer.model(pixel_values=pixel_values, input_ids=torch.tensor([[DEC, *text[:-1]]])).logits[0]
     assert prediction.score == pytest.approx(float(logits.log_softmax(-1)[range(len(text)), text].mean()), abs=1e-4)
     assert len(text) > 1
-    (piece,) = prediction.tokens
-    assert piece == (prediction.prompt, pytest.approx(prediction.score * len(text), abs=1e-3))
+    each = logits.log_softmax(-1)[range(len(text)), text].tolist()
+    assert prediction.log_probs == pytest.approx(each, abs=1e-4)
+    assert [token.confidence for token in prediction.tokens] == pytest.approx([math.exp(one) for one in each], abs=1e-4)
+    assert prediction.confidence == pytest.approx(math.exp(sum(each)), rel=1e-3)
+    assert "".join(token.text for token in prediction.tokens) == prediction.prompt
 
 
-def test_a_single_picture_is_refused_where_several_are_asked_for(files: list[Path]) -> None:
+def test_one_picture_has_one_prediction(files: list[Path]) -> None:
     writer = inverter()
-    for write in (writer.predict, lambda image: writer.sample(image, seed=1), writer.sample):
-        with pytest.raises(TypeError, match="not one"):
-            write(read_image(files[0]))
+    alone = [writer(files[0]), writer.predict(read_image(files[1]))]
+    assert [prediction.prompt for prediction in alone] == [prediction.prompt for prediction in writer.predict(files[:2])]
+    with pytest.raises(TypeError, match="a picture or a list of them, not int"):
+        writer.predict(3)  # type: ignore[call-overload]
 
 
 def test_pictures_of_every_kind_are_read(files: list[Path]) -> None:

@@ -81,7 +81,7 @@ def wishes(draw: random.Random) -> dict[str, Any]:
     shortest = draw.choice((0, 0, draw.randint(0, longest - 1)))
     banned = [[draw.randrange(3, 20) for _ in range(draw.choice((1, 2)))] for _ in range(draw.choice((0, 0, 2, 6)))]
     prefix = [draw.randrange(3, 20) for _ in range(draw.choice((0, 0, 1, 3)))]
-    return {"prefix": prefix, "banned": banned, "min_new_tokens": shortest, "max_new_tokens": longest}
+    return {"prefix": prefix, "bad_words_ids": banned, "min_new_tokens": shortest, "max_new_tokens": longest}
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +115,9 @@ def test_steps_of_one_shape_write_the_same(pair: tuple[CaptionModel, CaptionMode
     draw = random.Random(seed)
     pixels = torch.randn(draw.randint(1, 5), 3, 32, 32, generator=torch.Generator().manual_seed(seed))
     asked = wishes(draw) | {"num_beams": draw.randint(1, 4), "length_penalty": draw.choice((0.0, 1.0, 2.0))}
-    asked["num_return"] = draw.randint(1, asked["num_beams"])
+    asked["num_return_sequences"] = draw.randint(1, asked["num_beams"])
     close(static.search(pixels, **asked), usual.search(pixels, **asked))
-    asked = wishes(draw) | {"num_samples": draw.randint(1, 4), "top_k": draw.choice((0, 8))}
+    asked = wishes(draw) | {"num_return_sequences": draw.randint(1, 4), "top_k": draw.choice((0, 8))}
     drawn = [model.sample(pixels, generator=torch.Generator().manual_seed(5), **asked) for model in (static, usual)]
     close(*drawn)
 
@@ -191,7 +191,7 @@ def test_what_is_no_number_is_an_error_in_steps_of_one_shape_too() -> None:
 def test_a_compiled_step_writes_the_same() -> None:
     model = lively(CaptionModel(tiny_config())).eval()
     pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    expected = [model.search(pixels, num_beams=beams, num_return=beams) for beams in (1, 3)]
+    expected = [model.search(pixels, num_beams=beams, num_return_sequences=beams) for beams in (1, 3)]
     model.compile_decoding(mode="reduce-overhead")
-    for found, before in zip([model.search(pixels, num_beams=beams, num_return=beams) for beams in (1, 3)], expected, strict=True):
+    for found, before in zip([model.search(pixels, num_beams=beams, num_return_sequences=beams) for beams in (1, 3)], expected, strict=True):
         close(found, before)

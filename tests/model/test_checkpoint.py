@@ -51,7 +51,8 @@ def test_what_is_loaded_computes_what_was_saved_and_can_learn(name: str, argumen
     pixels = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(loaded(pixels, TEXTS), network(pixels, TEXTS))
-    assert loaded.search(pixels, num_beams=3, num_return=2, max_new_tokens=5) == network.search(pixels, num_beams=3, num_return=2, max_new_tokens=5)
+    options = {"num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 5}
+    assert loaded.search(pixels, **options) == network.search(pixels, **options)
     gradients, expected = learnt(loaded, pixels), learnt(network, pixels)
     assert gradients.keys() == expected.keys()
     assert all(torch.equal(gradients[key], gradient) for key, gradient in expected.items())

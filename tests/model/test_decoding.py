@@ -62,7 +62,7 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(seed: int, penalty: floa
     images, vocabulary, length = 3, 4, 4
     table = Table(images, vocabulary, length, seed)
     wide = vocabulary**length
-    found = beam_search(table, images, rules(length), CPU, num_beams=wide, num_return=5, length_penalty=penalty)
+    found = beam_search(table, images, rules(length), CPU, num_beams=wide, num_return_sequences=5, length_penalty=penalty)
     for image in range(images):
         ranked = sorted(every_text(table, image, length), key=lambda text: -text[0] / len(text[1]) ** penalty)
         assert [text.tokens for text in found[image]] == [tokens for _, tokens in ranked[:5]]
@@ -89,7 +89,7 @@ def test_greedy_takes_the_likeliest_token_each_time(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_beam_of_one_is_greedy(seed: int) -> None:
-    beam = beam_search(Table(4, 6, 5, seed), 4, rules(5), CPU, num_beams=1, num_return=1, length_penalty=1.0)
+    beam = beam_search(Table(4, 6, 5, seed), 4, rules(5), CPU, num_beams=1, num_return_sequences=1, length_penalty=1.0)
     greedy = greedy_search(Table(4, 6, 5, seed), 4, rules(5), CPU)
     assert [texts[0].tokens for texts in beam] == [text.tokens for text in greedy]
 
@@ -98,9 +98,9 @@ def test_a_batch_gives_what_single_images_give() -> None:
     model = lively(CaptionModel(tiny_config())).eval()
     pixels = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     for beams in (1, 3):
-        together = model.search(pixels, num_beams=beams, num_return=beams, max_new_tokens=9)
+        together = model.search(pixels, num_beams=beams, num_return_sequences=beams, max_new_tokens=9)
         for i in range(5):
-            alone = model.search(pixels[i : i + 1], num_beams=beams, num_return=beams, max_new_tokens=9)[0]
+            alone = model.search(pixels[i : i + 1], num_beams=beams, num_return_sequences=beams, max_new_tokens=9)[0]
             assert [text.tokens for text in together[i]] == [text.tokens for text in alone]
 
 
@@ -108,7 +108,7 @@ def test_a_batch_gives_what_single_images_give() -> None:
 @pytest.mark.parametrize("penalty", [1.0, 3.0])
 def test_an_image_that_is_done_takes_no_more_texts(penalty: float, leave: bool) -> None:
     """Where it stays for the sake of others, which go on, a longer one might rank above those it has."""
-    images, asked = 40, {"num_beams": 2, "num_return": 2, "length_penalty": penalty}
+    images, asked = 40, {"num_beams": 2, "num_return_sequences": 2, "length_penalty": penalty}
     together = beam_search(Table(images, 5, 14, 3), images, rules(14), CPU, **asked, leave=leave)
     for image in range(images):
         table = Table(images, 5, 14, 3)
@@ -120,7 +120,7 @@ def test_an_image_that_is_done_takes_no_more_texts(penalty: float, leave: bool) 
 def test_beam_scores_are_the_networks_own(tiny_model: CaptionModel) -> None:
     """The score of a text is what the network, given the whole text at once, says of it."""
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(4))
-    for image, texts in enumerate(tiny_model.search(pixels, num_beams=4, num_return=4, max_new_tokens=6)):
+    for image, texts in enumerate(tiny_model.search(pixels, num_beams=4, num_return_sequences=4, max_new_tokens=6)):
         assert len({text.tokens for text in texts}) == 4
         for text in texts:
             ids = torch.tensor([[tiny_model.config.bos_token_id, *text.tokens[:-1]]])
@@ -146,14 +146,14 @@ def test_generate_pads_after_the_end(tiny_model: CaptionModel) -> None:
     [
         ({"num_beams": 0}, "num_beams must be 1"),
         ({"num_beams": 24}, "vocabulary size"),
-        ({"num_beams": 2, "num_return": 3}, "num_return must be 1 to num_beams"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences must be 1 to num_beams"),
         ({"max_new_tokens": 17}, "max_new_tokens must be 1 to 16"),
         ({"max_new_tokens": 12, "prefix": [3] * 5}, "max_new_tokens must be 1 to 11"),
         ({"prefix": [3] * 16}, "the prefix has 16 tokens"),
         ({"prefix": [23]}, "prefix must hold token ids from 0 to 22"),
-        ({"banned": [[]]}, "banned must hold token ids"),
+        ({"bad_words_ids": [[]]}, "bad_words_ids must hold token ids"),
         ({"min_new_tokens": 5, "max_new_tokens": 4}, r"min_new_tokens must be 0 to max_new_tokens \(4\)"),
-        ({"banned": [[token] for token in range(23)]}, "leave no token"),
+        ({"bad_words_ids": [[token] for token in range(23)]}, "leave no token"),
     ],
 )
 def test_impossible_numbers_are_named(tiny_model: CaptionModel, arguments: dict[str, Any], message: str) -> None:
@@ -165,11 +165,11 @@ def test_impossible_numbers_are_named(tiny_model: CaptionModel, arguments: dict[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_samples": 0}, "num_samples must be 1"),
+        ({"num_return_sequences": 0}, "num_return_sequences must be 1"),
         ({"temperature": 0.0}, "temperature must be 0.001 or more"),
         ({"top_k": -1}, "top_k must be 0"),
         ({"top_p": 0.0}, "top_p must be above 0"),
-        ({"banned": [[token] for token in range(23)]}, "leave no token"),
+        ({"bad_words_ids": [[token] for token in range(23)]}, "leave no token"),
     ],
 )
 def test_impossible_samples_are_named(tiny_model: CaptionModel, arguments: dict[str, Any], message: str) -> None:
@@ -190,10 +190,10 @@ def test_no_images_is_an_error(tiny_model: CaptionModel) -> None:
     "changes",
     [
         {"min_new_tokens": 3},
-        {"banned": ((2,),)},
-        {"banned": ((3, 3), (2, 3, EOS))},
+        {"bad_words_ids": ((2,),)},
+        {"bad_words_ids": ((3, 3), (2, 3, EOS))},
         {"start": (BOS, 2, 3)},
-        {"start": (BOS, 2), "banned": ((2, 3), (2, 2)), "min_new_tokens": 2},
+        {"start": (BOS, 2), "bad_words_ids": ((2, 3), (2, 2)), "min_new_tokens": 2},
     ],
     ids=str,
 )
@@ -202,14 +202,16 @@ def test_a_wide_beam_under_rules_finds_the_best_text_that_keeps_them(seed: int, 
     given = rules(length, **changes)
     table = Table(2, vocabulary, length + len(given.start), seed)
     past = len(given.start) - 1
-    found = beam_search(table, 2, given, CPU, num_beams=vocabulary**length, num_return=3, length_penalty=0.7)
+    found = beam_search(table, 2, given, CPU, num_beams=vocabulary**length, num_return_sequences=3, length_penalty=0.7)
     for image in range(2):
         ranked = []
         for size in range(1, length + 1):
             for tokens in itertools.product(range(vocabulary), repeat=size):
                 ended = tokens[-1] == EOS
                 whole = (*given.start, *tokens)
-                said = any(whole[i : i + len(bad)] == bad and i + len(bad) > len(given.start) for bad in given.banned for i in range(len(whole)))
+                said = any(
+                    whole[i : i + len(bad)] == bad and i + len(bad) > len(given.start) for bad in given.bad_words_ids for i in range(len(whole))
+                )
                 if EOS in tokens[:-1] or (not ended and size < length) or said or (ended and size <= given.min_new_tokens):
                     continue
                 pairs = itertools.pairwise((given.start[-1], *tokens))
@@ -228,7 +230,7 @@ def test_rules_hold_in_greedy_search_too() -> None:
     for text in greedy_search(Table(6, 5, 6, 1), 6, rules(6, min_new_tokens=4), CPU):
         assert EOS not in text.tokens[:4]
     first = free[0].tokens[0]
-    assert all(first not in text.tokens for text in greedy_search(Table(6, 5, 6, 1), 6, rules(6, banned=((first,),)), CPU))
+    assert all(first not in text.tokens for text in greedy_search(Table(6, 5, 6, 1), 6, rules(6, bad_words_ids=((first,),)), CPU))
 
 
 def test_top_k_and_top_p_by_hand() -> None:
@@ -252,7 +254,7 @@ def test_samples_are_as_frequent_as_their_probability(temperature: float, top_k:
     table = Table(images, 4, length, 3)
     chances = torch.rand(images * count, length, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = sample(
-        table, images, rules(length), CPU, num_samples=count, temperature=temperature, top_k=top_k, top_p=1.0, smoothing=0.0, chances=chances
+        table, images, rules(length), CPU, num_return_sequences=count, temperature=temperature, top_k=top_k, top_p=1.0, smoothing=0.0, chances=chances
     )
     for image in range(images):
         expected = {}
@@ -301,7 +303,9 @@ def test_a_generator_for_each_image_draws_the_same_whatever_is_beside_it(tiny_mo
 
     def draw(*images: int, count: int = 3) -> list[list[tuple[int, ...]]]:
         generators = [torch.Generator().manual_seed(image) for image in images]
-        return [[text.tokens for text in texts] for texts in tiny_model.sample(pixels[list(images)], num_samples=count, generator=generators)]
+        return [
+            [text.tokens for text in texts] for texts in tiny_model.sample(pixels[list(images)], num_return_sequences=count, generator=generators)
+        ]
 
     together = draw(0, 1, 2)
     assert draw(2, 0, 1) == [together[2], together[0], together[1]]
@@ -319,11 +323,11 @@ def test_the_smoothing_of_the_config_is_taken_off(tiny_model: CaptionModel) -> N
         tiny_model.decoder.output_bias[7] = 5.0  # 148 of 170
     pixels = torch.zeros(1, 3, 32, 32)
     assert tiny_model.config.label_smoothing == 0.1
-    drawn = {token for text in tiny_model.sample(pixels, num_samples=200, max_new_tokens=4)[0] for token in text.tokens}
+    drawn = {token for text in tiny_model.sample(pixels, num_return_sequences=200, max_new_tokens=4)[0] for token in text.tokens}
     assert drawn == {7}
     plain = dataclasses.replace(tiny_model.config, label_smoothing=0.0)
     tiny_model.config = plain
-    assert len({token for text in tiny_model.sample(pixels, num_samples=200, max_new_tokens=4)[0] for token in text.tokens}) > 15
+    assert len({token for text in tiny_model.sample(pixels, num_return_sequences=200, max_new_tokens=4)[0] for token in text.tokens}) > 15
 
 
 @pytest.mark.parametrize("damage", ["weight", "overflow", "pixels"])
@@ -366,9 +370,9 @@ def test_a_number_that_was_none_early_is_an_error_at_the_end(tiny_model: Caption
 def test_what_comes_after_an_end_may_be_impossible() -> None:
     """Ended texts stay where every step has the same shape."""
     banned = tuple((EOS, token) for token in range(5))
-    options: dict[str, Any] = {"num_samples": 6, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "smoothing": 0.0, "leave": False}
+    options: dict[str, Any] = {"num_return_sequences": 6, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "smoothing": 0.0, "leave": False}
     chances = torch.rand(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = sample(Table(1, 5, 4, 0), 1, rules(4, banned=banned), CPU, chances=chances, **options)
+    found = sample(Table(1, 5, 4, 0), 1, rules(4, bad_words_ids=banned), CPU, chances=chances, **options)
     assert any(EOS in text.tokens and len(text.tokens) < 4 for text in found[0])
 
 
@@ -398,7 +402,7 @@ def test_the_temperature_comes_before_the_top_ps() -> None:
     logits = torch.tensor([[3.0, 2.0, 1.0, 0.0, -1.0, -2.0]]).log_softmax(-1)
     table.table = logits.expand(table.table.shape).clone()
     chances = torch.rand(400, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    found = sample(table, 1, rules(1), CPU, num_samples=400, temperature=3.0, top_k=0, top_p=0.8, smoothing=0.0, chances=chances)
+    found = sample(table, 1, rules(1), CPU, num_return_sequences=400, temperature=3.0, top_k=0, top_p=0.8, smoothing=0.0, chances=chances)
     kept = restrict(logits / 3.0, 0, 0.8)[0].isfinite().sum()
     assert kept > restrict(logits, 0, 0.8)[0].isfinite().sum()
     assert {text.tokens[0] for text in found[0]} == set(range(int(kept)))
@@ -408,7 +412,7 @@ def test_the_generator_decides_the_samples(tiny_model: CaptionModel) -> None:
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(4))
 
     def draw(seed: int) -> list[list[Hypothesis]]:
-        return tiny_model.sample(pixels, num_samples=5, generator=torch.Generator().manual_seed(seed), max_new_tokens=8)
+        return tiny_model.sample(pixels, num_return_sequences=5, generator=torch.Generator().manual_seed(seed), max_new_tokens=8)
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
@@ -417,7 +421,9 @@ def test_the_generator_decides_the_samples(tiny_model: CaptionModel) -> None:
 def test_samples_of_unequal_length_keep_the_networks_own_scores(tiny_model: CaptionModel) -> None:
     """Finished texts leave the batch; the rest must go on with their own caches and images."""
     pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(4))
-    found = tiny_model.sample(pixels, num_samples=6, temperature=2.0, generator=torch.Generator().manual_seed(0), prefix=[5, 7], max_new_tokens=14)
+    found = tiny_model.sample(
+        pixels, num_return_sequences=6, temperature=2.0, generator=torch.Generator().manual_seed(0), prefix=[5, 7], max_new_tokens=14
+    )
     lengths = {len(text.tokens) for texts in found for text in texts}
     assert len(lengths) > 3
     for image, texts in enumerate(found):
@@ -429,6 +435,6 @@ def test_samples_of_unequal_length_keep_the_networks_own_scores(tiny_model: Capt
 
 def test_top_k_of_one_is_greedy(tiny_model: CaptionModel) -> None:
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(4))
-    drawn = tiny_model.sample(pixels, num_samples=2, top_k=1)
+    drawn = tiny_model.sample(pixels, num_return_sequences=2, top_k=1)
     greedy = tiny_model.search(pixels, num_beams=1)
     assert [[text.tokens for text in texts] for texts in drawn] == [[texts[0].tokens] * 2 for texts in greedy]

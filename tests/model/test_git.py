@@ -109,7 +109,7 @@ def test_beam_tokens_are_identical(theirs: GitForCausalLM, ours: CaptionModel, b
     expected = theirs.generate(
         pixel_values=pixels(batch), max_new_tokens=20, num_beams=4, num_return_sequences=4, length_penalty=penalty, do_sample=False
     )[:, 1:]
-    found = ours.search(pixels(batch), num_beams=4, num_return=4, max_new_tokens=20, length_penalty=penalty)
+    found = ours.search(pixels(batch), num_beams=4, num_return_sequences=4, max_new_tokens=20, length_penalty=penalty)
     flat = [list(text.tokens) for hypotheses in found for text in hypotheses]
     assert flat == [_unpadded(row) for row in expected.tolist()]
     assert len({len(row) for row in flat}) > 1 or batch == 1  # some ended before the limit

@@ -46,7 +46,7 @@ def options(draw: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
     count = draw.randint(1, beams)
     prefix = [draw.randrange(3, VOCABULARY) for _ in range(draw.choice((0, 0, 1, 3)))]
     banned = [[draw.randrange(3, VOCABULARY) for _ in range(draw.choice((1, 2)))] for _ in range(draw.choice((0, 0, 2, 8)))]
-    ours = {"num_beams": beams, "num_return": count, "length_penalty": penalty, "prefix": prefix, "banned": banned}
+    ours = {"num_beams": beams, "num_return_sequences": count, "length_penalty": penalty, "prefix": prefix, "bad_words_ids": banned}
     theirs = {"num_beams": beams, "num_return_sequences": count, "length_penalty": penalty, "bad_words_ids": banned or None}
     theirs["input_ids"] = [BOS, *prefix]
     return ours | {"min_new_tokens": shortest, "max_new_tokens": longest}, theirs | {"min_new_tokens": shortest, "max_new_tokens": longest}
@@ -70,7 +70,7 @@ def test_every_option_gives_their_tokens_and_scores(networks: tuple[Any, Caption
         assert [list(text.tokens) for text in found] == expected, (wishes, images)
         ended += sum(row[-1] == EOS for row in expected)
         cut += sum(row[-1] != EOS for row in expected)
-        if said["num_beams"] > 1 and not wishes["banned"] and not wishes["min_new_tokens"]:
+        if said["num_beams"] > 1 and not wishes["bad_words_ids"] and not wishes["min_new_tokens"]:
             for text, score in zip(found, output.sequences_scores.tolist(), strict=True):
                 ranked = sum(text.log_probs) / len(text.log_probs) ** wishes["length_penalty"]
                 assert math.isclose(ranked, score, rel_tol=1e-3, abs_tol=1e-3), (wishes, images)
