@@ -121,7 +121,7 @@ if __name__ == "__main__":  # --help, a wrong option and Ctrl-C do not wait for 
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -148,8 +148,17 @@ def main(config: CaptionConfig) -> Outcome:
         outcome.failed["folder that cannot be entered"] += 1
         print(f"{printable(folder)}: it cannot be entered ({error.strerror})", file=sys.stderr)
 
-    named = [path for name in config.paths for path in (listed_paths(sys.stdin.buffer) if str(name) == "-" else [name])]
-    files = dict(find_images(named, closed))
+    def listed() -> Iterator[Path]:
+        """Of a list too one name costs nothing but itself."""
+        for path in listed_paths(sys.stdin.buffer):
+            if path.exists():
+                yield path
+            else:
+                outcome.failed["missing image"] += 1
+                print(f"{printable(path)}: no such file", file=sys.stderr)
+
+    named = [path for name in config.paths for path in (listed() if str(name) == "-" else [name])]
+    files = {file: root for file, root in find_images(named, closed) if config.embed is None or not _is_copy(file, root, config.embed)}
     if not files:
         raise ValueError("there are no pictures in " + (", ".join(map(str, config.paths)) if named else "the list on standard input"))
     inverter = load_inverter(config.checkpoint, dtype=config.dtype, revision=config.revision)
@@ -173,6 +182,12 @@ def main(config: CaptionConfig) -> Outcome:
 
         captioning.run(files, places, outcome, failed=tell, done=bar.update)
     return outcome
+
+
+def _is_copy(file: Path, root: Path, embed: Path) -> bool:
+    """Whether a file was only found because the copies lie below where was looked."""
+    folder, beginning = embed.resolve(), root.resolve()
+    return not beginning.is_relative_to(folder) and file.resolve().is_relative_to(folder)
 
 
 def outputs(config: CaptionConfig, files: dict[Path, Path], by: str) -> list[Callable[[], Output]]:

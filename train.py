@@ -60,7 +60,7 @@ from tqdm import tqdm
 
 from data.embeddings import sentence_model_at_hand
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
-from data.files import read_json
+from data.files import read_json, write_text
 from data.loading.examples import Batch
 from data.store.directory import DATASET_FILE, is_finished
 from diffusion.contact_sheet import contact_sheet
@@ -74,7 +74,10 @@ from evaluation.overlap import exact_match, token_f1
 from evaluation.provenance import provenance, without_password
 from evaluation.report import markdown
 from inference import PromptInverter, load_inverter
-from model import CheckpointError, EncoderError, NotFiniteError
+from inference.card import CARD_FILE, Training, model_card
+from inference.certainty import learn_certainty
+from model import CheckpointError, EncoderError, NotFiniteError, load_model
+from model.familiarity import Familiarity
 from peers import PeerNetwork
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
 from training.data import MEASURED_PROMPTS, Batches, TrainingData
@@ -106,6 +109,7 @@ from training.tracking import Tracker, word_maps
 
 EMBEDDED_DATA = "datasets/mini"
 ATTENTION_PAIRS = 4
+SHOWN_PROMPTS = 5  # in the model card
 LOG_EVERY = 10
 
 Validate = Callable[[Network, PromptTokenizer, Batches, Accelerator, "Tracker | None", int], dict[str, float]]
@@ -366,17 +370,21 @@ def _announce(config: TrainConfig, model: Network, data: TrainingData, run: Path
 
 
 def _conclude(config: TrainConfig, run: Path, data: TrainingData, progress: Progress) -> None:
-    """The comparison, if it can be made, and what to do next. By then all that was trained is on the disk."""
+    """What the model knows of itself, the comparison, if it can be made, and what to do next. By then all that was trained is on the disk."""
     if progress.skipped:
         print(f"skipped: {skipped_kinds(progress)}, of {progress.seen + sum(progress.skipped.values())} pairs shown")
     outcome: dict[str, float] = {}
+    table = ""
     try:
+        _learn_certainty(config, run, data)
         check_libraries()
-        outcome = _compare(config, run, data)
+        outcome, table = _compare(config, run, data)
     except MissingExtraError as error:
         print(f"The comparison is left out: {error}. Then: {resume_command()}")
     except KeyboardInterrupt:
         sys.exit(f"\nThe comparison was stopped; the model is whole in {run / MODEL}. To have the report later: {resume_command()}")
+    if config.network == "reprompt":
+        _write_card(config, run, data, progress, table)
     with closing(Tracker(run, progress.step)) as tracker:
         tracker.settings(config, outcome | {"test/best_validation_loss": progress.best_loss})
     print(f"model         {run / MODEL}")
@@ -384,13 +392,38 @@ def _conclude(config: TrainConfig, run: Path, data: TrainingData, progress: Prog
         print(f"report        {run / REPORT / 'report.html'}")
     print(f"curves        tensorboard --logdir {run}")
     print(f"caption       python caption.py IMAGE_OR_FOLDER --checkpoint {run / MODEL}")
+    print(f"a page        python app.py --checkpoint {run / MODEL}")
     if config.data == EMBEDDED_DATA:
         print("train longer  python generate_data.py --out datasets/large --num-images 50000")
         print(f"              python train.py --data datasets/large --name long --max-steps {4 * config.max_steps}")
+    print(f"It knows pictures like those of {without_password(config.data)}, and prompts like theirs; of others it says that they are unlike them.")
 
 
-def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, float]:
-    """Compare the best weights with the training-free baselines on the test split; what came of ours."""
+def _learn_certainty(config: TrainConfig, run: Path, data: TrainingData) -> None:
+    """How sure the best weights may be, and which pictures they know; where an earlier end has not found out."""
+    if Familiarity.load(run / MODEL) is not None:
+        return
+    try:
+        print(learn_certainty(run / MODEL, data.known, data.validation, label_smoothing=config.label_smoothing))
+    except ShardError as error:
+        print(f"How sure the model may be, and of which pictures, is left out: {error}")
+
+
+def _write_card(config: TrainConfig, run: Path, data: TrainingData, progress: Progress, table: str) -> None:
+    model = load_model(run / MODEL)
+    about = Training(
+        data=without_password(config.data),
+        pairs=str(data),
+        steps=f"{progress.step} updates of {config.batch_size * config.accumulate} pairs on each process",
+        base_model=config.init if config.init is not None and not Path(config.init).exists() else "",
+        evaluation=table,
+        examples=[prompt for prompt in data.some_prompts(SHOWN_PROMPTS) if prompt.strip()],
+    )
+    write_text(run / MODEL / CARD_FILE, model_card(model.config, sum(parameter.numel() for parameter in model.parameters()), about))
+
+
+def _compare(config: TrainConfig, run: Path, data: TrainingData) -> tuple[dict[str, float], str]:
+    """Compare the best weights with the training-free baselines on the test split; what came of ours, and the table."""
     pictures = data.test(config.final_pairs)
     if pictures.unread:
         print(f"{pictures.unread.total()} test pairs could not be read and are left out")
@@ -412,11 +445,12 @@ def _compare(config: TrainConfig, run: Path, data: TrainingData) -> dict[str, fl
         similarity=SentenceSimilarity.if_there(print),
         report=run / REPORT,
     )
-    print(f"\nOn {len(pictures)} pictures whose prompts were never trained on:\n\n{markdown(comparison)}\n")
+    table = markdown(comparison)
+    print(f"\nOn {len(pictures)} test pictures of {without_password(config.data)}, held out from training:\n\n{table}\n")
     ours = comparison.columns[0]
     if ours.judgement is None:
         raise TrainingError(f"{run / MODEL} cannot be used: {ours.failed}")
-    return {f"test/{name}": found.mean for name, found in {**ours.judgement.estimates, **ours.judgement.slots}.items()}
+    return {f"test/{name}": found.mean for name, found in {**ours.judgement.estimates, **ours.judgement.slots}.items()}, table
 
 
 if __name__ == "__main__":

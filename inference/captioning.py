@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,10 +33,15 @@ class Wording:
     suffix: str = ""
 
     def __call__(self, prompt: str) -> str:
-        said = {part.strip().casefold() for part in prompt.split(",")}
-        before = [word for word in self.triggers if word.strip().casefold() not in said]
-        after = [self.suffix] if self.suffix and self.suffix.strip().casefold() not in said and not prompt.endswith(self.suffix) else []
+        said = _said(prompt)
+        before = [word for word in self.triggers if not _said(word) <= said]
+        after = [self.suffix] if not _said(self.suffix) <= said and not prompt.endswith(self.suffix) else []
         return ", ".join([*before, *([prompt] if prompt else []), *after])
+
+
+def _said(text: str) -> set[str]:
+    """What stands between commas, in any case."""
+    return {part.strip().casefold() for part in text.split(",")} - {""}
 
 
 @dataclass
@@ -48,7 +54,7 @@ class Outcome:
     unfamiliar: int = 0
     unsure: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    misread: int = 0
+    misread: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         total = self.model + self.metadata + self.already + self.failed.total()
@@ -62,7 +68,8 @@ class Outcome:
         if self.unsure:
             line += f"; {self.unsure} below --min-confidence"
         if self.misread:
-            line += f"; the metadata of {self.misread} could not be read"
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.misread.most_common())
+            line += f"; the metadata of {self.misread.total()} gave no prompt ({kinds})"
         return line
 
 
@@ -114,6 +121,9 @@ class Captioning:
                 except OutputError as error:
                     lost(path, "name taken", str(error))
                     continue
+                except OSError as error:  # a name that with another suffix is too long
+                    lost(path, "not written", f"{error.strerror or error}")
+                    continue
                 if not lacking:
                     outcome.already += 1
                     done()
@@ -136,12 +146,14 @@ class Captioning:
                 try:
                     for output in lacking:
                         output.write(row)
-                except DiskFullError:
+                except (BrokenPipeError, DiskFullError):
                     raise
                 except (OutputError, EmbeddingError, ImageError) as error:
                     lost(file.path, "not written", str(error))
                     continue
                 except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # standard output's
+                        raise
                     lost(file.path, "not written", f"{error.strerror or error}")
                     continue
                 self._count(outcome, file, row)
@@ -179,7 +191,7 @@ class Captioning:
         return Row(file=file.path, prompts=prompts, prediction=prediction, parts=parts, by=self.by, **about)
 
     def _count(self, outcome: Outcome, file: PictureFile, row: Row) -> None:
-        outcome.misread += bool(file.misread)
+        outcome.misread.update([file.misread] if file.misread else [])
         if row.source == "metadata":
             outcome.metadata += 1
             return

@@ -33,10 +33,9 @@ from inference.loading import Inverter
 from inference.outliers import outliers
 from inference.peer import PeerInverter
 from model import CheckpointError, NotFiniteError
-from model.confidence import Scale, fit_scale
+from model.confidence import CERTAINTY, Scale, fit_scale
 from model.familiarity import Familiarity
 from model.files import CONFIG_FILE
-from peers.captioner import CERTAINTY
 
 TRAINING_PICTURES = 4000  # that familiarity is learned from; as many outliers are made of them
 HELD_OUT_PICTURES = 2000  # that say what is strange
@@ -80,21 +79,25 @@ def learn_certainty(directory: Path, training: PairSource, validation: PairSourc
     held_out = HeldOutPictures.of(validation, HELD_OUT_PICTURES)
     if len(held_out) < _FEWEST:
         raise ShardError(f"only {len(held_out)} validation pictures can be read; {_FEWEST} are the fewest that confidence can be learned from")
-    _keep_label_smoothing(inverter, label_smoothing)
+    if label_smoothing is not None:
+        _set_label_smoothing(directory, inverter, label_smoothing)
     scale, sure, right = _scale(inverter, held_out)
     _keep_scale(directory, inverter, scale)
     known = _pixels(inverter, training, TRAINING_PICTURES)
-    strange = [held_out.images(place, 1)[0] for place in range(len(held_out))]
-    familiarity = fit_familiarity(inverter, known, torch.stack([_resized(inverter, image) for image in strange]))
+    strange = torch.stack([_resized(inverter, held_out.images(place, 1)[0]) for place in range(len(held_out))])
+    familiarity = fit_familiarity(inverter, known, strange)
     familiarity.save(directory)
     pairs = min(len(held_out), HELD_OUT_PAIRS)
     return Certainty(scale=scale, confidence=sure, right=right, pairs=pairs, pictures=len(known), held_out=len(held_out))
 
 
-def _keep_label_smoothing(inverter: Inverter, label_smoothing: float | None) -> None:
-    if isinstance(inverter, PeerInverter) and label_smoothing is not None:
+def _set_label_smoothing(directory: Path, inverter: Inverter, label_smoothing: float) -> None:
+    """Of a network of transformers; ours says it."""
+    if isinstance(inverter, PeerInverter):
         about = getattr(inverter.model.config, CERTAINTY, {})
         setattr(inverter.model.config, CERTAINTY, {**about, "label_smoothing": label_smoothing})
+    elif "model_type" in read_json(directory / CONFIG_FILE):
+        inverter.model.config = dataclasses.replace(inverter.model.config, label_smoothing=label_smoothing)
 
 
 def _scale(inverter: Inverter, held_out: HeldOutPictures) -> tuple[Scale, float, float]:
@@ -191,6 +194,8 @@ class CertaintyConfig:
 
     def __post_init__(self) -> None:
         check_least(0, label_smoothing=self.label_smoothing)
+        if self.label_smoothing is not None and self.label_smoothing >= 1:
+            raise ValueError(f"--label-smoothing must be below 1, not {self.label_smoothing}")
 
 
 def main(config: CertaintyConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from inference import DEFAULT_CHECKPOINT
 from inference.banned import BannedWords
+from inference.card import CARD_FILE, model_card, read_card
+from inference.hub import upload
 from inference.options import Decoding
 from inference.pictures import OnePicture, Picture, as_picture, check_several, is_picture
 from inference.prediction import Prediction, build_prediction
@@ -30,10 +33,11 @@ from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
 class PromptInverter:
     """Writes the prompts of pictures."""
 
-    def __init__(self, model: CaptionModel, tokenizer: PromptTokenizer, familiarity: Familiarity | None = None) -> None:
+    def __init__(self, model: CaptionModel, tokenizer: PromptTokenizer, familiarity: Familiarity | None = None, card: str = "") -> None:
         """
         Args:
             familiarity: knows the pictures that the network was trained on.
+            card: what is said of it; by default what can be seen of it.
 
         Raises:
             CheckpointError: the tokenizer is another network's.
@@ -45,6 +49,7 @@ class PromptInverter:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.familiarity = familiarity
+        self.card = card
         self.preprocess = model.config.preprocessing
 
     @classmethod
@@ -76,7 +81,7 @@ class PromptInverter:
             raise CheckpointError(str(error)) from error
         familiarity = Familiarity.load(directory)
         # convolutions are quicker with their channels last
-        return cls(model.to(memory_format=torch.channels_last), tokenizer, familiarity).to(place, kind)
+        return cls(model.to(memory_format=torch.channels_last), tokenizer, familiarity, read_card(directory)).to(place, kind)
 
     def to(self, *where: Any, **how: Any) -> PromptInverter:
         """Move it to another device or type, as `torch.nn.Module.to` takes them."""
@@ -118,7 +123,7 @@ class PromptInverter:
         rules = self._rules(how.prefix, how.bad_words) | how.lengths
         predictions: list[Prediction] = []
         for pixels in self._batches(images, batch_size):
-            features = self.model.encode(self._network_input(pixels))
+            features = self.model.encode(self.network_input(pixels))
             if how.do_sample:
                 generator = None if how.seed is None else [_generator(how.seed, picture) for picture in pixels]
                 found = self.model.sample_on(features, generator=generator, **how.drawing, **rules)
@@ -143,7 +148,8 @@ class PromptInverter:
         while batch := [self.preprocess.pixels(as_picture(image)) for image in islice(each, batch_size)]:
             yield torch.stack(batch)
 
-    def _network_input(self, pixels: Tensor) -> Tensor:
+    def network_input(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 as the network takes them."""
         return self.preprocess.normalise(pixels.to(self.model.device)).to(self.model.dtype)
 
     def _rules(self, prefix: str, bad_words: Sequence[str]) -> dict[str, Any]:
@@ -170,7 +176,7 @@ class PromptInverter:
 
     def encode(self, images: Iterable[Picture]) -> Tensor:
         """What the image encoder makes of pictures: (N, P, width of its features), what `familiarity` takes."""
-        return self.model.encode(self._network_input(torch.stack([self.preprocess.pixels(as_picture(image)) for image in images])))
+        return self.model.encode(self.network_input(torch.stack([self.preprocess.pixels(as_picture(image)) for image in images])))
 
     @torch.inference_mode()
     def features(self, images: Iterable[Picture]) -> np.ndarray:
@@ -184,14 +190,34 @@ class PromptInverter:
         add_weights(digest, self.model)
         return digest.hexdigest()[:16]
 
-    def save_pretrained(self, path: str | Path, *, card: str | None = None) -> None:
-        """Write a checkpoint directory: config.json, model.safetensors, tokenizer.json and, as README.md, the model card."""
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a checkpoint directory: config.json, model.safetensors, tokenizer.json, familiarity.safetensors where there is one and, as README.md,
+        the model card."""
         directory = Path(path)
         save_model(self.model, directory)
         if self.familiarity is not None:
             self.familiarity.save(directory)
         self.tokenizer.save(directory / TOKENIZER_FILE)
-        (directory / "README.md").write_text(card or _card(self.model), encoding="utf-8")
+        card = self.card or model_card(self.model.config, sum(parameter.numel() for parameter in self.model.parameters()))
+        (directory / CARD_FILE).write_text(card, encoding="utf-8")
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None, commit_message: str | None = None) -> str:
+        """Upload what `save_pretrained` writes, so that `from_pretrained(repo_id)` has it anywhere.
+
+        Args:
+            repo_id: "name/model"; made where it is not there.
+            private: of one that is made: by default as the account's settings say.
+            token: by default the one that `hf auth login` has kept.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            HubError: the Hub did not take it; says why.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            self.save_pretrained(temporary)
+            return upload(Path(temporary), repo_id, private=private, token=token, commit_message=commit_message or "A Reprompt model")
 
 
 def torch_device(device: str | torch.device) -> torch.device:
@@ -221,14 +247,3 @@ def _generator(seed: int, picture: Tensor) -> torch.Generator:
     """What decides a picture's samples: the seed and its pixels."""
     digest = hashlib.sha256(f"{seed} ".encode() + picture.contiguous().numpy().tobytes()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def _card(model: CaptionModel) -> str:
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return (
-        "---\nlibrary_name: reprompt\npipeline_tag: image-to-text\n---\n\n# A Reprompt model\n\n"
-        f"It writes the prompt of a generated image. {parameters / 1e6:.1f} million parameters; encoder {model.config.encoder.name}, "
-        f"{' x '.join(map(str, model.config.preprocessing.size))} px; vocabulary {model.config.vocab_size}.\n\n"
-        "```python\nfrom inference import PromptInverter\n\n"
-        'PromptInverter.from_pretrained("this directory").predict(["image.png"])[0].prompt\n```\n'
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -39,13 +40,14 @@ def _negative(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _recoloured(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    return pixels[:, torch.randperm(3, generator=generator)]
+    orders = [order for order in permutations(range(3)) if order != (0, 1, 2)]
+    return pixels[:, orders[_integer(len(orders), generator)]]
 
 
 def _blended(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Two pictures, one through the other."""
+    """Two pictures, one through the other, which is mirrored since it may be the same."""
     share = 0.3 + 0.4 * _random(generator, len(pixels), 1, 1, 1)
-    return share * pixels + (1 - share) * pixels[torch.randperm(len(pixels), generator=generator)]
+    return share * pixels + (1 - share) * pixels.roll(1, 0).flip(3)
 
 
 def _on_plain(pixels: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,6 +21,7 @@ from data.text import decoded
 from inference.rows import Row, printable
 
 Existing = Literal["skip", "overwrite", "append", "prepend"]
+_KEEP_THEIR_NAME = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif")  # copies of pictures of such names
 
 
 class OutputError(ValueError):
@@ -39,10 +41,17 @@ class Output(Protocol):
 class _LineFile:
     """A file of one line for each row, gone on with where it ends."""
 
-    def __init__(self, path: Path, existing: Existing, by: str, begin: str = "") -> None:
-        self.path, self.by = path, by
+    def __init__(self, path: Path, existing: Existing, by: str, first: bytes, head: bytes = b"") -> None:
+        """
+        Args:
+            first: what such a file begins with.
+            head: what is written before the first row.
+        """
+        self.path, self.by, self._head = path, by, head
         self._known: set[str] = set()
         try:
+            if path.exists() and not path.is_file():
+                raise OutputError(f"{path} is no file; name one, or leave it out for standard output")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(f"{path}.lock", timeout=0)
             self._lock.acquire()
@@ -50,19 +59,22 @@ class _LineFile:
             raise OutputError(f"another run is writing {path}; wait for it, or name another file") from error
         try:
             before = b"" if existing == "overwrite" or not path.exists() else path.read_bytes()
-            whole = before[: before.rfind(b"\n") + 1]  # a line that was cut is written again
-            self._read(whole.decode("utf-8", "replace").splitlines())
-            self._file = open(path, "r+b" if before else "wb", buffering=0)  # noqa: SIM115  # closed by `close`
-            self._file.truncate(len(whole))
-            self._file.seek(0, os.SEEK_END)
-            if not whole and begin:
-                self._add(begin)
+            self._end = before.rfind(b"\n") + 1  # a line that was cut is written again
+            if not self._end and not before.startswith(first[: len(before)]):
+                raise self._not_ours()
+            self._read(before[: self._end].decode("utf-8", "replace").split("\n")[:-1])  # of all that ends a line, JSON holds some
+            self._file = open(path, "r+b" if path.exists() else "wb", buffering=0)  # noqa: SIM115  # closed by `close`
+            if existing != "overwrite":  # where all stays until there is a row
+                self._file.truncate(self._end)
         except BaseException:
             self.close()
             raise
 
     def _read(self, lines: list[str]) -> None:
         raise NotImplementedError
+
+    def _not_ours(self, where: str = "") -> OutputError:
+        return OutputError(f"{self.path}{where} is not of our making; name another file, or add --existing overwrite")
 
     def _check(self, by: str) -> None:
         if by != self.by:
@@ -72,22 +84,30 @@ class _LineFile:
         return printable(file) in self._known
 
     def _add(self, line: str) -> None:
-        left = f"{line}\n".encode("utf-8", "replace")
+        content = left = (b"" if self._end else self._head) + f"{line}\n".encode("utf-8", "replace")
         try:
+            self._file.seek(self._end)
+            self._file.truncate()
             while left:  # a disk that is nearly full takes a part
                 left = left[self._file.write(left) :]
         except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._end)
             raise explained(error, self.path) from error
+        self._end += len(content)
 
     def close(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
+        Path(f"{self.path}.lock").unlink(missing_ok=True)  # while it is ours: afterwards it may be another run's
         self._lock.release()
-        Path(f"{self.path}.lock").unlink(missing_ok=True)
 
 
 class JsonLines(_LineFile):
     """A JSON object for each row."""
+
+    def __init__(self, path: Path, existing: Existing, by: str) -> None:
+        super().__init__(path, existing, by, b'{"file": "')
 
     def _read(self, lines: list[str]) -> None:
         for number, line in enumerate(lines, 1):
@@ -96,7 +116,7 @@ class JsonLines(_LineFile):
                 self._known.add(row["file"])
                 by = row["by"]
             except (ValueError, KeyError, TypeError) as error:
-                raise OutputError(f"{self.path}, line {number} is not a row of ours; name another file, or add --existing overwrite") from error
+                raise self._not_ours(f", line {number}") from error
             self._check(by)
 
     def write(self, row: Row) -> None:
@@ -109,14 +129,19 @@ class Table(_LineFile):
     COLUMNS = ("file", "prompt", "source", "confidence", "familiarity", "note", "metadata", "model_prompt", "similarity", "alternatives", "by")
 
     def __init__(self, path: Path, existing: Existing, by: str) -> None:
-        super().__init__(path, existing, by, ",".join(self.COLUMNS))
+        head = f"{','.join(self.COLUMNS)}\n".encode()
+        super().__init__(path, existing, by, head, head)
 
     def _read(self, lines: list[str]) -> None:
-        if lines and lines[0] != ",".join(self.COLUMNS):
-            raise OutputError(f"{self.path} is not a table of ours; name another file, or add --existing overwrite")
-        for row in csv.DictReader(lines):
-            self._known.add(row["file"])
-            self._check(row["by"])
+        if lines and lines[0].rstrip("\r") != ",".join(self.COLUMNS):
+            raise self._not_ours()
+        csv.field_size_limit(sys.maxsize)  # prompts have no longest
+        try:
+            for row in csv.DictReader(lines):
+                self._known.add(row["file"])
+                self._check(row["by"])
+        except csv.Error as error:
+            raise self._not_ours() from error
 
     def write(self, row: Row) -> None:
         about = row.as_json()
@@ -143,8 +168,10 @@ class Sidecars:
             OutputError: another picture's text has that name.
         """
         path = file.with_suffix(self.suffix)
-        if path == file or self._of.setdefault(path, file) != file:
-            raise OutputError(f"{printable(file)} and {printable(self._of.get(path, file))} would share the text {path.name}")
+        if path == file:
+            raise OutputError(f"the text of {printable(file)} would be the file itself; give --sidecar another suffix")
+        if (other := self._of.setdefault(Path(os.path.abspath(path)), file)) != file:  # noqa: PTH100  # links have texts of their own
+            raise OutputError(f"{printable(file)} and {printable(other)} would share the text {printable(path.name)}")
         return self.existing == "skip" and path.exists()
 
     def write(self, row: Row) -> None:
@@ -181,8 +208,13 @@ class Copies:
         self._of: dict[Path, Path] = {}
 
     def _places(self, file: Path) -> tuple[Path, ...]:
+        """Where it may lie: under its own name, or as a PNG."""
         within = self.folder / file.relative_to(self.roots[file])
-        return within, within.with_suffix(".png")
+        return (within,) if within.suffix.lower() in _KEEP_THEIR_NAME else (within, within.with_suffix(".png"))
+
+    def _claim(self, place: Path, file: Path) -> None:
+        if (other := self._of.setdefault(place, file)) != file:
+            raise OutputError(f"{printable(file)} and {printable(other)} would have the same copy")
 
     def has(self, file: Path) -> bool:
         """
@@ -192,21 +224,22 @@ class Copies:
         places = self._places(file)
         if file.resolve() in places:
             raise OutputError(f"the copy of {printable(file)} would be the file itself; give --embed another folder")
-        if self._of.setdefault(places[1], file) != file:
-            raise OutputError(f"{printable(file)} and {printable(self._of[places[1]])} would have the same copy")
-        return self.existing == "skip" and any(place.exists() for place in places)
+        for place in places:
+            self._claim(place, file)
+        return self.existing != "overwrite" and any(place.exists() for place in places)
 
     def write(self, row: Row) -> None:
         content = row.file.read_bytes()
-        place, suffix = self._places(row.file)[0], None
+        place = self._places(row.file)[0]
         if row.source == "model" and row.prediction is not None:
             about = {"Software": "Reprompt", "Confidence": f"{row.prediction.confidence:.2f}"}
             if row.prediction.familiarity is not None:
                 about["Familiarity"] = f"{row.prediction.familiarity:.3f}"
             with opened_image(row.file) as image:
                 content, suffix = with_text(content, image, guessed_text(row.prompts[0], about))
-        if suffix == ".png":
-            place = place.with_suffix(".png")
+                if image.format not in ("PNG", "JPEG"):
+                    place = place.with_suffix(suffix)
+                    self._claim(place, row.file)  # its name may have promised another kind
         with replacing(place) as temporary:
             temporary.write_bytes(content)
 

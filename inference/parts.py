@@ -69,6 +69,6 @@ def _confidence(prediction: Prediction, confidence: Confidence, begin: int, end:
     inside: list[Token] = []
     for token in prediction.tokens:
         before, place = place, place + len(token.text)
-        if before < end and place > begin and token.text[max(0, begin - before) : end - before].strip():
-            inside.append(token)
+        if token.text[max(0, begin - before) : max(0, end - before)].strip() or (not token.text and begin <= before < end):
+            inside.append(token)  # one without text begins the character that the next one ends
     return confidence.of_piece(confidence.without_smoothing([token.log_prob for token in inside]))

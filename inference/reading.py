@@ -15,7 +15,7 @@ from PIL import Image
 
 from data.errors import ImageError
 from data.images import decoded_rgb, opened_image
-from data.metadata.tools import GuessedPromptError, MetadataError, NotOnePictureError, read_image_metadata
+from data.metadata.tools import MetadataError, read_image_metadata
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -28,7 +28,7 @@ class PictureFile:
     Attributes:
         image: as much of it as a network sees; None where nobody asked for it, or it cannot be had.
         prompt: that its metadata carry; None where they carry none.
-        misread: why a known tool's metadata gave none.
+        misread: in few words, what the metadata are that gave none.
         error: why there is nothing.
     """
 
@@ -59,13 +59,11 @@ def read_picture_file(path: Path, *, reduced: Callable[[Image.Image], Image.Imag
 
 
 def _prompt_of(image: Image.Image, path: Path) -> tuple[str | None, str]:
-    """The prompt that a picture carries; and where a known tool's metadata give none, why."""
+    """The prompt that a picture carries; and where a known tool's metadata give none, of which kind they are."""
     try:
         found = read_image_metadata(image, name=path.name)
-    except (NotOnePictureError, GuessedPromptError) as error:  # which speak of something else than this picture, or guess as we do
-        return None, str(error)
-    except MetadataError as error:
-        return None, str(error)
+    except MetadataError as error:  # also where they speak of something else than this picture, or guess as we do
+        return None, error.kind
     return (found.prompt.strip() or None, "") if found is not None else (None, "")
 
 

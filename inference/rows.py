@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,12 @@ class Row:
 
 def printable(name: object) -> str:
     """A file's name on one line, in UTF-8: what ends a line, moves the cursor or is no text is written with backslashes."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in str(name))
+    return "".join(one if _is_plain(one) else one.encode("unicode_escape", "surrogatepass").decode() for one in str(name))
+
+
+def _is_plain(one: str) -> bool:
+    """Spaces of all widths too, which some systems write into the names of screenshots."""
+    return one.isprintable() or unicodedata.category(one) == "Zs"
 
 
 def _rounded(value: float | None) -> float | None:

@@ -13,6 +13,7 @@ _PRIOR = 1.0  # how many texts' worth of evidence the plain weights have
 _NEWTON_STEPS = 50
 
 Scale = tuple[float, float, float]
+CERTAINTY = "reprompt_confidence"  # in the config.json of networks of transformers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +76,20 @@ def fit_scale(log_probs: Sequence[Sequence[float]], right: Sequence[bool]) -> Sc
 
 
 def _logistic(evidence: np.ndarray, labels: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Weights of a logistic regression by Newton's method, drawn to a prior: finite also where all texts are right, or none is."""
+    """Weights of a logistic regression by Newton's method, drawn to a prior: finite also where all texts are right, or none is. A step that leads too
+    far, as where the prior is sure of what is wrong, is halved until it leads down (Boyd and Vandenberghe, "Convex optimization", section 9.5)."""
+
+    def loss(weights: np.ndarray) -> float:
+        odds = evidence @ weights
+        return float(np.logaddexp(0, odds).sum() - labels @ odds + _PRIOR / 2 * ((weights - prior) ** 2).sum())
+
     weights = prior.copy()
     for _ in range(_NEWTON_STEPS):
-        sure = 1 / (1 + np.exp(-(evidence @ weights).clip(-30, 30)))
+        sure = 1 / (1 + np.exp(-(evidence @ weights).clip(-700, 700)))
         slope = evidence.T @ (sure - labels) + _PRIOR * (weights - prior)
         curvature = (evidence * (sure * (1 - sure))[:, None]).T @ evidence + _PRIOR * np.eye(len(prior))
-        step = np.linalg.solve(curvature, slope)
-        weights = weights - step * min(1.0, 5 / max(1e-12, float(np.abs(step).max())))
+        step, share = np.linalg.solve(curvature, slope), 1.0
+        while loss(weights - share * step) > loss(weights) - share / 4 * float(slope @ step) and share > _LEAST:
+            share /= 2
+        weights = weights - share * step
     return weights

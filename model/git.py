@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.confidence import CERTAINTY
 from model.config import EncoderConfig, ModelConfig
 from model.files import CheckpointError
 from model.preprocessing import Preprocessing
@@ -149,6 +150,8 @@ def _config(
         if len(set(ids["eos_token_id"])) != 1:
             raise CheckpointError(f"eos_token_id {ids['eos_token_id']} is not supported; GIT has one end token")
         ids["eos_token_id"] = ids["eos_token_id"][0]
+    certainty = config.get(CERTAINTY, {})
+    scale = certainty.get("scale")
     vit_heads = _heads(vision, vit_width)
     vit_ffn = converted["encoder.backbone.blocks.0.mlp.fc1.weight"].shape[0]
     return ModelConfig(
@@ -166,8 +169,9 @@ def _config(
         max_text_tokens=converted["decoder.position_embedding.weight"].shape[0],
         dropout=dropout,
         norm="post",
-        label_smoothing=0.0,  # so that samples are drawn from the distribution that it computes
+        label_smoothing=certainty.get("label_smoothing", 0.0),  # where nothing is said, samples are drawn from the distribution that it computes
         tied_output=tied,
+        confidence_scale=None if scale is None else tuple(scale),
         **ids,
     )
 

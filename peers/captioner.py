@@ -12,12 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from model import NotFiniteError
-from model.confidence import Confidence
+from model.confidence import CERTAINTY, Confidence
 from model.fingerprint import add_weights
 from peers.files import Kind, load_peer
 from tokenizer import added_texts
-
-CERTAINTY = "reprompt_confidence"  # in config.json
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]
     def train_here(*arguments: object, compare: bool = False) -> None:
         with monkeypatch.context() as patch:
             if not compare:
-                patch.setattr(train, "_compare", lambda *_: {})
+                patch.setattr(train, "_compare", lambda *_: ({}, ""))
+                patch.setattr(train, "_learn_certainty", lambda *_: None)
             train.main(train.parse(list(map(str, arguments))))
 
     yield train_here

@@ -17,7 +17,7 @@ from data.groups.pictures import picture_hash
 from data.images import decoded_rgb, opened_image
 from data.imports import Also
 from data.imports.listing import Original, OriginalError, problem_kind
-from data.metadata.tools import ImageMetadata, MetadataError, NotOnePictureError, read_image_metadata, read_sidecar
+from data.metadata.tools import GuessedPromptError, ImageMetadata, MetadataError, NotOnePictureError, read_image_metadata, read_sidecar
 from data.splits import Split
 from data.text import Step, cleaned, normalise
 
@@ -65,7 +65,7 @@ def examine_original(original: Original, steps: Sequence[Step], words: Sequence[
             return Survey(*place, kind="empty prompt", message=f"nothing is left of {metadata.prompt[:80]!r}" if metadata.prompt else "")
         picture = f"{picture_hash(image):064x}"
     except (ImageError, MetadataError, OriginalError) as error:
-        known = isinstance(error, NotOnePictureError) or not isinstance(error, MetadataError)
+        known = isinstance(error, NotOnePictureError | GuessedPromptError) or not isinstance(error, MetadataError)
         return Survey(*place, kind=error.kind if known else f"metadata of {error.kind}", message=str(error))
     others = {"others": dict(metadata.others)} if metadata.others else {}
     raw = {"original_prompt": metadata.prompt} if prompt != metadata.prompt else {}

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 
 from PIL import ExifTags, Image
 
+from data.images import to_rgb
 from data.metadata.automatic1111 import ParametersText
 
 GUESS = "guessed by Reprompt"  # under `Version`, so that nobody takes it for what made the picture
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_MOST_EXIF = 65_533 - len(b"Exif\0\0")  # a segment of JPEG says its length in two bytes
+_MOST_EXIF = 65_533  # a segment of JPEG says its length in two bytes, which count themselves
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B", "I")
 
 
 class EmbeddingError(ValueError):
@@ -27,6 +29,11 @@ class EmbeddingError(ValueError):
 def guessed_text(prompt: str, about: Mapping[str, str]) -> str:
     """The text to write: the prompt, and on a line after it what is to be known about the guess."""
     return str(ParametersText(prompt=prompt, parameters={**about, "Version": GUESS}))
+
+
+def is_guess(text: str) -> bool:
+    """Whether `guessed_text` wrote it."""
+    return text.rstrip("\0 \t\r\n").endswith(f"Version: {GUESS}")
 
 
 def with_text(content: bytes, image: Image.Image, text: str) -> tuple[bytes, str]:
@@ -39,17 +46,15 @@ def with_text(content: bytes, image: Image.Image, text: str) -> tuple[bytes, str
         The file with the text, and the suffix of its name.
 
     Raises:
-        EmbeddingError: the text is too long for a JPEG, or the file is not built as its kind is.
+        EmbeddingError: the text is too long for a JPEG, its EXIF data are damaged, or the file is not built as its kind is.
     """
     if image.format == "JPEG":
         return _jpeg(content, image, text), ".jpg"
     if image.format != "PNG":
         buffer = io.BytesIO()
-        frame = (
-            image
-            if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")
-            else image.convert("RGBA" if image.has_transparency_data else "RGB")
-        )
+        frame = image
+        if image.mode not in _PNG_MODES:
+            frame = image.convert("RGBA") if image.has_transparency_data else to_rgb(image)
         frame.save(buffer, "PNG", exif=image.getexif())
         content = buffer.getvalue()
     return _png(content, text), ".png"
@@ -80,9 +85,12 @@ def _png(content: bytes, text: str) -> bytes:
 
 def _jpeg(content: bytes, image: Image.Image, text: str) -> bytes:
     """Its segments, EXIF's replaced by the same with our comment."""
-    exif = image.getexif()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + text.encode("utf-16-be", "replace")
-    body = exif.tobytes()
+    try:
+        exif = image.getexif()
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + text.encode("utf-16-be", "replace")
+        body = exif.tobytes()
+    except Exception as error:  # damaged EXIF raises anything
+        raise EmbeddingError(f"its EXIF data are damaged, so that nothing can be put beside them ({error})") from error
     if len(body) > _MOST_EXIF:
         raise EmbeddingError(f"the prompt is too long for a JPEG ({len(text):,} characters)")
     segments, place = [], 2

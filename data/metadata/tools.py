@@ -20,7 +20,7 @@ from data.metadata.automatic1111 import NAMES, common_parameters, parse_paramete
 from data.metadata.chunks import file_texts
 from data.metadata.comfyui import GraphPrompt, is_graph, read_graph
 from data.metadata.comfyui_drawn import GraphError
-from data.metadata.embedding import GUESS
+from data.metadata.embedding import GUESS, is_guess
 from data.metadata.found import GuessedPromptError, ImageMetadata, MetadataError, NotOnePictureError
 from data.metadata.hidden import hidden_text
 from data.metadata.lenient import json_object, looks_like_json, perhaps_json
@@ -116,9 +116,9 @@ def _read(file: _File) -> ImageMetadata | None:
         try:
             found = read(file)
         except MetadataError as error:
-            if isinstance(error, NotOnePictureError | GuessedPromptError):
+            if isinstance(error, NotOnePictureError):
                 raise
-            failed = failed or error
+            failed = error if isinstance(error, GuessedPromptError) else failed or error  # what made the picture may stand beside a guess
         except GraphError as error:
             failed = failed or MetadataError(f"{tool}: {error}", tool)
         except _NOT_KNOWN as error:
@@ -165,12 +165,13 @@ def _automatic(file: _File) -> ImageMetadata | None:
 
 
 def _automatic_anywhere(file: _File) -> ImageMetadata | None:
-    return next((_from_parameters(file.texts[name]) for name in _ANYWHERE if name in file.texts and says_settings(file.texts[name])), None)
+    texts = (file.texts[name] for name in _ANYWHERE if name in file.texts)
+    return next((_from_parameters(text) for text in texts if says_settings(text) or is_guess(text)), None)
 
 
 def _from_parameters(text: str) -> ImageMetadata:
     found = parse_parameters_text(text)
-    if found.parameters.get("Version") == GUESS:
+    if found.parameters.get("Version") == GUESS or is_guess(text):
         raise GuessedPromptError("the prompt in it is a guess of Reprompt's (caption.py --embed), and not what made the picture")
     others = {name: value for name, value in found.parameters.items() if name not in (*NAMES, "Size")}
     common = common_parameters(found.parameters)

@@ -1,0 +1,300 @@
+"""What the page shows, and what happens when."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio
+
+from data.errors import ImageError
+from data.images import read_image
+from inference.rows import Row, printable
+from page.inputs import files_input, picture_input
+from page.reader import PageError, Reader, explained
+from page.sent import results_archive, sent_pictures
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
+MOST_WAITING = 64  # requests in the queue; more are told to come again
+_KEPT_SECONDS = 3600  # uploads and results
+_NETWORK = "network"  # of whose work one piece is done at a time
+_BATCH = 16
+_CANDIDATES = 3
+_HEIGHT = 320  # of pictures, in pixels
+_BUTTONS: Any = ["download", "fullscreen"]  # and none that sends them elsewhere
+_PROGRESS = gradio.Progress()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except PageError as error:
+        raise gradio.Error(str(error), print_exception=False) from error
+
+
+def build_page(reader: Reader, *, name: str) -> Any:
+    """The page, a `gradio.Blocks`.
+
+    Args:
+        name: of the model, to show.
+    """
+    with gradio.Blocks(title="Reprompt", analytics_enabled=False, delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS)) as page:
+        gradio.Markdown(f"# Reprompt\nThe prompt behind a generated picture. Model: {_plain(name)}", elem_id="title")
+        with gradio.Tab("One picture"):
+            _one(reader)
+        with gradio.Tab("Many pictures"):
+            _many(reader)
+        if reader.baselines:
+            with gradio.Tab("Compare"):
+                _compare(reader)
+    page.queue(max_size=MOST_WAITING, default_concurrency_limit=4)
+    return page
+
+
+def _plain(text: str) -> str:
+    """Without what Markdown would read."""
+    return "".join(f"\\{sign}" if sign in "\\`*_{}[]<>()#+-!|~" else sign for sign in text)
+
+
+def _one(reader: Reader) -> None:
+    row = gradio.State({})
+    with gradio.Row():
+        with gradio.Column(min_width=300):
+            picture = picture_input(label="Picture: drop, paste or pick", height=_HEIGHT, elem_id="picture", alt_text="The picture to read")
+            asked = gradio.Button("Read its prompt", variant="primary", elem_id="read")
+            options = _options()
+            gradio.Examples([[str(path)] for path in sorted(EXAMPLES.glob("*.png"))], [picture], label="Examples", cache_examples=False)
+        with gradio.Column(min_width=300):
+            notice = gradio.Textbox(label="Good to know", elem_id="notice", visible=False, interactive=False)
+            prompt = gradio.Textbox(label="Prompt (yours to edit)", lines=2, buttons=["copy"], elem_id="prompt", interactive=True)
+            sure = gradio.Textbox(label="How sure", interactive=False, elem_id="sure")
+            candidates = gradio.Radio([], label="Candidates: pick one to take it", elem_id="candidates", visible=False)
+            metadata = gradio.Textbox(
+                label="The prompt in its metadata", lines=2, buttons=["copy"], elem_id="metadata", visible=False, interactive=False
+            )
+            words = gradio.Radio([], label="Words: hover or pick one to see where the model looks for it", elem_id="words", visible=False)
+            words.preprocess = lambda payload: payload  # type: ignore[method-assign]  # of callers of the API, who have seen no choices; `look` checks it
+            where = gradio.Image(
+                label="Where it looks",
+                elem_id="where",
+                height=_HEIGHT,
+                visible=False,
+                interactive=False,
+                buttons=_BUTTONS,
+                alt_text="Bright where it looks",
+            )
+            with gradio.Accordion("Parts, and all that is known, as JSON", open=False):
+                details = gradio.JSON(label="Details", elem_id="details")
+    if reader.paint:
+        with gradio.Row(equal_height=True):
+            seed = gradio.Number(0, label="Seed", precision=0, minimum=0, min_width=100, scale=1)
+            again = gradio.Button("Make it again: paint the prompt above", elem_id="again", min_width=160, scale=3)
+        with gradio.Row():
+            about: dict[str, Any] = {"interactive": False, "height": _HEIGHT, "visible": False, "buttons": _BUTTONS, "min_width": 280}
+            original = gradio.Image(label="The picture", elem_id="original", alt_text="The picture that was sent", **about)
+            painted = gradio.Image(label="Painted from the prompt", elem_id="painted", alt_text="Painted from the prompt", **about)
+
+        def paint(text: str, number: float) -> Any:
+            """Paint a prompt.
+
+            Args:
+                text: the prompt.
+                number: the seed: the same one paints the same picture.
+            """
+            with _told():
+                return reader.painted(text, int(number or 0))
+
+        def beside(path: str | None) -> list[Any]:
+            if not path:
+                return [gradio.update(visible=True), gradio.update(visible=False, value=None)]
+            with _told():
+                return [gradio.update(visible=True), gradio.update(value=reader.shown(path), visible=True)]
+
+        painting = again.click(paint, [prompt, seed], painted, api_name="paint", concurrency_limit=1, concurrency_id="paint")
+        painting.success(beside, picture, [painted, original], api_visibility="private", show_progress="hidden")
+
+    def predict(
+        picture: str | None,
+        num_beams: float,
+        num_return_sequences: float,
+        do_sample: bool,
+        temperature: float,
+        seed: float | None,
+        prefix: str,
+        bad_words: str,
+    ) -> dict[str, Any]:
+        """Write the prompt of a picture.
+
+        Args:
+            picture: the picture's file.
+            num_beams: hypotheses kept while searching.
+            num_return_sequences: prompts to write, best first.
+            do_sample: draw prompts instead of searching.
+            temperature: of drawing.
+            seed: of drawing.
+            prefix: how every prompt starts.
+            bad_words: words not to write, with commas between.
+
+        Returns:
+            The prompt with its confidence, the picture's familiarity, alternatives, subject, medium and modifiers, and the prompt in its metadata.
+        """
+        with _told():
+            return reader.read(picture, **_decoding(num_beams, num_return_sequences, do_sample, temperature, seed, prefix, bad_words))
+
+    def show(found: dict[str, Any]) -> list[Any]:
+        if not found:
+            return [{}, gradio.update(visible=False), "", "", *[gradio.update(visible=False)] * 2, {}]
+        notes = [found["note"]] if found["note"] else []
+        notes += ["It has metadata of a known tool, but no prompt of its own in them."] if found["misread_metadata"] else []
+        sure = f"{found['confidence']:.0%} that it is right word for word"
+        if found["familiarity"] is not None:
+            sure += f". Of pictures like those it was trained on, {found['familiarity']:.1%} are as strange to it as this one"
+        choices = [(f"{found['prompt']}  ({found['confidence']:.0%})", found["prompt"])]
+        choices += [(f"{one['prompt']}  ({one['confidence']:.0%})", one["prompt"]) for one in found["alternatives"]]
+        return [
+            found,
+            gradio.update(value=" ".join(notes).capitalize(), visible=bool(notes)),
+            found["prompt"],
+            sure,
+            gradio.update(choices=choices, value=found["prompt"], visible=len(choices) > 1),
+            gradio.update(value=found["metadata"] or "", visible=bool(found["metadata"])),
+            found,
+        ]
+
+    def list_words(path: str | None, text: str) -> list[Any]:
+        with _told():
+            maps = reader.words(path, text)
+        choices = [(f"{one.word}  {one.confidence:.0%}", number) for number, one in enumerate(maps)]
+        return [gradio.update(choices=choices, value=None, visible=bool(choices)), gradio.update(visible=False, value=None)]
+
+    def look(path: str | None, text: str, number: float | None) -> Any:
+        """Where in the picture the model looks for a word of a prompt.
+
+        Args:
+            path: the picture's file.
+            text: the prompt.
+            number: of the word, from 0.
+        """
+        if number is None or not path:
+            return None
+        with _told():
+            maps = reader.words(path, text)
+            if not 0 <= number < len(maps):
+                raise gradio.Error("There is no such word.", print_exception=False)
+            return reader.lit(path, maps[int(number)].where)
+
+    shown = [row, notice, prompt, sure, candidates, metadata, details]
+    one_at_a_time: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": _NETWORK}
+    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    asking = asked.click(predict, [picture, *options], details, api_name="predict", **one_at_a_time)
+    asking.success(show, details, shown, **hidden).success(list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time)
+    picture.clear(lambda: show({}), None, shown, **hidden).success(list_words, [picture, prompt], [words, where], **hidden)
+    picture.upload(predict, [picture, *options], details, api_visibility="private", **one_at_a_time).success(show, details, shown, **hidden).success(
+        list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time
+    )
+    candidates.input(lambda text: text, candidates, prompt, **hidden).success(
+        list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time
+    )
+    prompt.submit(list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time)
+    looking = words.change(
+        look, [picture, prompt, words], where, api_name="attention", show_progress="hidden", trigger_mode="always_last", **one_at_a_time
+    )
+    looking.success(lambda number: gradio.update(visible=number is not None), words, where, **hidden)
+
+
+def _options() -> list[Any]:
+    with gradio.Accordion("How prompts are written", open=False):
+        beams = gradio.Slider(1, 16, 4, step=1, label="Beams: hypotheses kept while searching")
+        count = gradio.Slider(1, 8, _CANDIDATES, step=1, label="Candidates")
+        sample = gradio.Checkbox(False, label="Draw prompts by chance instead of searching for the likeliest")
+        temperature = gradio.Slider(0.1, 3, 1, step=0.1, label="Temperature: above 1 more varied (drawing)")
+        seed = gradio.Number(None, label="Seed: the same prompts each time (drawing)", precision=0)
+        prefix = gradio.Textbox("", label="How every prompt must start", max_length=500)
+        ban = gradio.Textbox("", label="Words that must not be written, with commas between", max_length=500)
+    return [beams, count, sample, temperature, seed, prefix, ban]
+
+
+def _decoding(beams: float, count: float, sample: bool, temperature: float, seed: float | None, prefix: str, ban: str) -> dict[str, Any]:
+    """As `inference.Decoding` has it."""
+    with explained():
+        beams, count = min(16, max(1, int(beams))), min(16, max(1, int(count)))
+    about: dict[str, Any] = {
+        "num_return_sequences": count,
+        "prefix": prefix or "",
+        "bad_words": [w.strip() for w in (ban or "").split(",") if w.strip()],
+    }
+    if sample:
+        return about | {"do_sample": True, "temperature": float(temperature), "seed": None if seed is None else int(seed)}
+    return about | {"num_beams": max(beams, count)}
+
+
+def _many(reader: Reader) -> None:
+    files = files_input(label="Pictures, or ZIP archives of them", elem_id="files", height=200)
+    asked = gradio.Button("Read their prompts", variant="primary", elem_id="read-many")
+    done = gradio.Textbox(label="Done", interactive=False, elem_id="done")
+    table = gradio.Dataframe(headers=["file", "prompt", "confidence", "good to know"], datatype="str", label="Prompts", wrap=True, interactive=False)
+    archive = gradio.File(label="A ZIP with a text for each picture and a table (prompts.csv)", interactive=False, elem_id="archive")
+
+    def caption(sent: Sequence[tuple[str, str]], progress: Any = _PROGRESS) -> tuple[str, list[list[str]], str | None]:
+        """Write the prompts of several pictures.
+
+        Args:
+            sent: picture files, or ZIP archives of them.
+
+        Returns:
+            How many, a row for each (file, prompt, confidence, what must be known), and a ZIP of texts with a table.
+        """
+        rows: list[tuple[str, Row]] = []
+        failed: list[tuple[str, str]] = []
+        waiting: list[tuple[str, Any]] = []
+
+        def read() -> None:
+            images = [image for _, image in waiting]
+            for (name, _), prediction in zip(waiting, reader.inverter.predict(images, batch_size=_BATCH) if images else [], strict=True):
+                rows.append((name, reader.as_row(name, prediction)))
+            waiting.clear()
+            progress((len(rows) + len(failed), None), unit="pictures")
+
+        with _told(), explained():
+            for name, content in sent_pictures(sent):
+                try:
+                    waiting.append((name, reader.inverter.reduced(read_image(content, name))))
+                except ImageError as error:
+                    failed.append((name, str(error)))
+                if len(waiting) == _BATCH:
+                    read()
+            read()
+        said = [[printable(name), row.prompts[0], f"{row.prediction.confidence:.2f}" if row.prediction else "", row.note] for name, row in rows]
+        said += [[printable(name), "", "", f"failed: {printable(why)}"] for name, why in failed]
+        if not said:
+            return "There are no pictures in what was sent.", [], None
+        path = Path(tempfile.mkdtemp(prefix="reprompt-")) / "prompts.zip"
+        results_archive(rows, path)
+        return f"{len(rows)} pictures read, {len(failed)} failed.", said, str(path)
+
+    asked.click(caption, files, [done, table, archive], api_name="caption_files", concurrency_limit=1, concurrency_id=_NETWORK)
+
+
+def _compare(reader: Reader) -> None:
+    picture = picture_input(label="Picture", height=_HEIGHT, elem_id="other-picture", alt_text="The picture to compare on")
+    asked = gradio.Button("Compare", variant="primary", elem_id="compare")
+    headers = ["captioner", "prompt", "confidence", "seconds"]
+    table = gradio.Dataframe(headers=headers, datatype="str", label="What each writes", wrap=True, interactive=False, elem_id="compared")
+
+    def compare(path: str | None) -> list[list[str]]:
+        """What our model and each baseline write for a picture.
+
+        Args:
+            path: the picture's file.
+
+        Returns:
+            A row for each: name, prompt, confidence, seconds.
+        """
+        with _told():
+            return [list(row) for row in reader.compared(path)]
+
+    asked.click(compare, picture, table, api_name="compare", concurrency_limit=1, concurrency_id=_NETWORK)
