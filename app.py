@@ -111,15 +111,16 @@ def main(config: AppConfig) -> None:
     from page.layout import build_page
 
     page = build_page(build_reader(config), name=config.checkpoint.rstrip("/").rpartition("/")[2])
-    print(f"Reprompt is at http://{config.host}:{config.port} (Ctrl-C ends it)")
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    print(f"Reprompt is at http://{host}:{config.port} (Ctrl-C ends it)")
     page.launch(
-        server_name=config.host,
+        server_name=host,
         server_port=config.port,
         mcp_server=config.mcp,
         max_file_size=MOST_UPLOADED,
         theme=style.theme(),
         css=style.CSS,
-        js=style.HOVER,
+        js=style.SCRIPT,
         footer_links=["api"],
         ssr_mode=False,
         share=False,

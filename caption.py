@@ -11,6 +11,7 @@ Examples:
     python caption.py a.png --ignore-metadata --num-return 3     what the model says; --verify compares both
     python caption.py a.png --prefix "a watercolor painting of" --ban cat kitten
     python caption.py a.png --sample --num-return 5 --seed 1
+    python caption.py a.png --rerank render                      of 16 drawn prompts the one that paints it best
 
 Each output is gone on with where it stopped. A file that cannot be read or written costs nothing but itself: it is named on standard error, counted
 by reason in the last line, and then the exit code is 1.
@@ -86,6 +87,15 @@ class CaptionConfig:
     """With --sample: draw each token from the fewest likeliest that together have this probability."""
     seed: int | None = None
     """With --sample: draw the same prompts for a picture each time, whatever the other pictures are."""
+    rerank: Literal["none", "mbr", "clip", "render"] = "none"
+    """Draw --candidates prompts and keep the one that is nearest in meaning to all of them (mbr: minimum Bayes risk; extra 'eval'), that a CLIP finds
+    to fit best (clip: --clip), or that paints the most similar pictures (render: --paint; extra 'generate')."""
+    candidates: int = 16
+    """With --rerank: prompts drawn for each picture, beside those of the search."""
+    clip: str | None = None
+    """With --rerank clip: a directory or Hub id of a CLIP or SigLIP."""
+    paint: str = "mini"
+    """With --rerank render: what paints: mini (the embedded model), a directory or Hub id of diffusers."""
     prefix: str = ""
     """How every prompt of the model must start; whole words, from which it goes on."""
     ban: tuple[str, ...] = ()
@@ -103,6 +113,11 @@ class CaptionConfig:
     def __post_init__(self) -> None:
         check_least(1, num_return=self.num_return, num_beams=self.num_beams, batch_size=self.batch_size, max_new_tokens=self.max_new_tokens)
         check_least(0, top_k=self.top_k, min_new_tokens=self.min_new_tokens)
+        check_least(2, candidates=self.candidates)
+        if (self.rerank == "clip") != (self.clip is not None):
+            raise ValueError("--rerank clip needs a CLIP, and nothing else does: --rerank clip --clip DIR_OR_ID")
+        if self.rerank != "none" and self.sample:
+            raise ValueError("--rerank draws prompts by itself; leave --sample out")
         check_finite(length_penalty=self.length_penalty)
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"--min-confidence must be between 0 and 1, not {self.min_confidence}")
@@ -126,14 +141,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.embeddings import SentenceModelError
+from data.embeddings import SentenceEncoder, SentenceModelError
 from data.errors import MissingExtraError
+from diffusion.painting import painting_with
+from diffusion.pipelines import PipelineError
 from inference import load_inverter
 from inference.captioning import Captioning, Outcome, Wording
 from inference.files import find_images, listed_paths
-from inference.outputs import Copies, JsonLines, Output, OutputError, Printed, Sidecars, Table, opened
+from inference.loading import Inverter
+from inference.outputs import Copies, JsonLines, Output, Printed, Sidecars, Table, opened
+from inference.reranking import BayesRisk, ClipFit, Rendering, Reranker
 from inference.rows import printable
 from model import CheckpointError, NotFiniteError
+from peers.clip import Clip, ClipError
 
 _PLACES = ("paths", "jsonl", "csv", "sidecar", "embed", "existing", "json", "batch_size", "checkpoint", "revision")  # which change no prompt
 
@@ -168,6 +188,8 @@ def main(config: CaptionConfig) -> Outcome:
         inverter=inverter,
         decoding=decoding(config),
         batch_size=config.batch_size,
+        reranker=reranker(config, inverter),
+        candidates=config.candidates,
         metadata=not config.ignore_metadata,
         verify=config.verify,
         wording=Wording(triggers=config.trigger, suffix=config.suffix),
@@ -207,6 +229,16 @@ def outputs(config: CaptionConfig, files: dict[Path, Path], by: str) -> list[Cal
     return builds or [lambda: Printed(lambda line: print(line, flush=True), as_json=config.json)]
 
 
+def reranker(config: CaptionConfig, inverter: Inverter) -> Reranker | None:
+    if config.rerank == "mbr":
+        return BayesRisk(SentenceEncoder(bfloat16=True))
+    if config.rerank == "clip" and config.clip is not None:
+        return ClipFit(Clip(config.clip))
+    if config.rerank == "render":
+        return Rendering(painting_with(config.paint, inverter.device)[0], inverter.features)
+    return None
+
+
 def decoding(config: CaptionConfig) -> dict[str, Any]:
     """As `inference.Decoding` has it."""
     about: dict[str, Any] = {"num_return_sequences": config.num_return, "prefix": config.prefix, "bad_words": config.ban}
@@ -224,7 +256,10 @@ if __name__ == "__main__":
         sys.exit(1 if FOUND.failed else 0)
     except BrokenPipeError:
         sys.exit(0)
-    except (CheckpointError, MissingExtraError, NotFiniteError, OSError, OutputError, SentenceModelError, ValueError) as error:
+    except (
+        *(CheckpointError, ClipError, MissingExtraError, NotFiniteError, OSError),
+        *(PipelineError, SentenceModelError, ValueError),
+    ) as error:
         sys.exit(f"caption.py: {error}")
     except KeyboardInterrupt:
         sys.exit("\ncaption.py: stopped; what was written is whole, and the same command goes on")

@@ -96,6 +96,7 @@ from data.sources.held_out import HeldOutPictures
 from data.sources.opening import open_splits
 from diffusion.contact_sheet import contact_sheet
 from diffusion.mini.world import read_slots
+from diffusion.painting import painting_with
 from diffusion.pipelines import PipelineError
 from evaluation.baselines import Known, Settings, build_baseline, check_names
 from evaluation.baselines.known import ImageFeatures
@@ -103,7 +104,6 @@ from evaluation.captioners import Captioner, CaptionerError
 from evaluation.inverting import InverterCaptioner
 from evaluation.meaning import SentenceSimilarity
 from evaluation.measuring import check_libraries, measure
-from evaluation.painting import painting_with
 from evaluation.processes import Processes
 from evaluation.provenance import from_here, provenance, without_password
 from evaluation.report import failures, markdown

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from data.errors import ImageError
 
@@ -83,6 +83,8 @@ def opened_image(source: Path | bytes, name: str | None = None) -> Iterator[Imag
         raise ImageError(f"{label}: no such file", "missing image") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{label}: {error}", "huge image") from error
+    except UnidentifiedImageError as error:  # whose own words name an object in memory
+        raise ImageError(f"{label}: not a readable image (damaged, or in no format that is read)") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeError, TypeError, KeyError, IndexError, OverflowError) as error:
         if isinstance(error, ImageError):
             raise

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from data.errors import DiskFullError
 from data.sources.held_out import HeldOutPictures
+from diffusion.painting import Render
 from evaluation.captioners import Captioner, caption_all, file_name
 from evaluation.judging import Judge
 from evaluation.overlap import Scores
@@ -25,7 +26,6 @@ from evaluation.statistics import Estimate, interval, mean_estimates
 
 _BATCH = 32
 
-Render = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
 Features = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from inference.inverter import PromptInverter
+from model import Preprocessing
 
 _DARK = 0.25  # of its light, what a picture keeps where nobody looks
 
@@ -52,17 +53,35 @@ def word_maps(inverter: PromptInverter, image: Image.Image, prompt: str) -> list
 
 
 def _tokens_in(pieces: Sequence[str], begin: int, end: int) -> list[int]:
-    """The tokens that have a share in the characters from `begin` to `end`."""
+    """The tokens that have a share in the characters from `begin` to `end`; one without text begins the character that the next one ends."""
     found, place = [], 0
     for number, piece in enumerate(pieces):
-        if place < end and place + len(piece) > begin:
+        if place < end and (place + len(piece) > begin or (not piece and place == begin)):
             found.append(number)
         place += len(piece)
     return found
 
 
-def lit(image: Image.Image, where: np.ndarray) -> Image.Image:
-    """The picture, light where the network looks and dark elsewhere."""
+def lit(image: Image.Image, where: np.ndarray, preprocess: Preprocessing) -> Image.Image:
+    """The picture, light where the network looks and dark elsewhere.
+
+    Args:
+        preprocess: of the network, which may see the middle of a picture alone.
+    """
     share = Image.fromarray((255 * np.sqrt(where / max(float(where.max()), 1e-9))).clip(0, 255).astype(np.uint8))  # of which a half is seen too
-    light = np.asarray(share.resize(image.size, Image.Resampling.BICUBIC), dtype=np.float32)[..., None] / 255
+    left, top, right, bottom = _seen(preprocess, *image.size)
+    whole = Image.new("L", image.size)
+    whole.paste(share.resize((right - left, bottom - top), Image.Resampling.BICUBIC), (left, top))
+    light = np.asarray(whole, dtype=np.float32)[..., None] / 255
     return Image.fromarray((np.asarray(image) * (_DARK + (1 - _DARK) * light)).round().astype(np.uint8))
+
+
+def _seen(preprocess: Preprocessing, width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the part of a picture that a network sees."""
+    if preprocess.crop == "squeeze":
+        return 0, 0, width, height
+    down, across = preprocess.size
+    scale = min(width / across, height / down)
+    across, down = max(1, round(across * scale)), max(1, round(down * scale))
+    left, top = (width - across) // 2, (height - down) // 2
+    return left, top, left + across, top + down

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from data.embeddings import SentenceEncoder
 from data.errors import DiskFullError, ImageError
-from data.metadata.embedding import EmbeddingError
+from inference.inverter import PromptInverter
 from inference.loading import Inverter
 from inference.outputs import Output, OutputError
 from inference.parts import prompt_parts
 from inference.prediction import NOT_FAMILIAR, Prediction
 from inference.reading import PictureFile, read_ahead, read_picture_file
+from inference.reranking import CANDIDATES, Reranker, reranked
 from inference.rows import Row, printable
 
 _BATCHES_AHEAD = 3
@@ -79,6 +81,7 @@ class Captioning:
 
     Attributes:
         decoding: of `inference.Decoding`.
+        reranker: chooses among prompts drawn for each picture; `candidates` are drawn.
         metadata: a prompt that the file carries is taken.
         verify: and the model asked all the same, and both compared.
         min_confidence: of the model's prompt; below, the row says so.
@@ -88,6 +91,8 @@ class Captioning:
     inverter: Inverter
     decoding: Mapping[str, Any]
     batch_size: int = 32
+    reranker: Reranker | None = None
+    candidates: int = CANDIDATES
     metadata: bool = True
     verify: bool = False
     wording: Wording = field(default_factory=Wording)
@@ -136,7 +141,7 @@ class Captioning:
 
         def write() -> None:
             seen = [file for file, _ in waiting if file.image is not None]
-            found = self.inverter.predict([file.image for file in seen], batch_size=self.batch_size, **self.decoding) if seen else []  # type: ignore[misc]
+            found = self._predict([file.image for file in seen if file.image is not None])
             predictions = dict(zip(map(id, seen), found, strict=True))
             for file, lacking in waiting:
                 if file.error is not None:
@@ -148,7 +153,7 @@ class Captioning:
                         output.write(row)
                 except (BrokenPipeError, DiskFullError):
                     raise
-                except (OutputError, EmbeddingError, ImageError) as error:
+                except (OutputError, ImageError) as error:
                     lost(file.path, "not written", str(error))
                     continue
                 except OSError as error:
@@ -169,6 +174,15 @@ class Captioning:
             if asked == self.batch_size or not asked or len(waiting) >= _BATCHES_AHEAD * self.batch_size:
                 write()
         write()
+
+    def _predict(self, images: list[Image.Image]) -> list[Prediction]:
+        if not images:
+            return []
+        if self.reranker is None:
+            return self.inverter.predict(images, batch_size=self.batch_size, **self.decoding)
+        if not isinstance(self.inverter, PromptInverter):
+            raise ValueError("choosing among drawn prompts needs a checkpoint of Reprompt's or GIT's; this one runs in transformers")
+        return reranked(self.inverter, images, self.reranker, candidates=self.candidates, batch_size=self.batch_size, **self.decoding)
 
     def _row(self, file: PictureFile, prediction: Prediction | None, compare: SentenceEncoder | None) -> Row:
         if file.prompt is not None:

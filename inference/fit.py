@@ -38,7 +38,7 @@ class PromptFit:
             raise ValueError("two images or more are needed to compare with, each of another group")
         self._groups = list(groups)
         self.inverter = inverter
-        model, tokenizer = inverter.model, inverter.tokenizer
+        model, tokenizer = inverter.pytorch_model(), inverter.tokenizer
         self._text = TextFormat(tokenizer.encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, model.config.max_text_tokens)
         self._collate = Collate(tokenizer.pad_id, IGNORED_LABEL)
         self._references = [self._prefix(image) for image in references]  # whose keys and values all texts share
@@ -52,7 +52,7 @@ class PromptFit:
         """
         pixels = self.inverter.preprocess.pixels
         batch = self._collate([Example(pixels(to_rgb(image)), self._text(prompt)) for image, prompt in zip(images, prompts, strict=True)])
-        model = self.inverter.model
+        model = self.inverter.pytorch_model()
         input_ids, labels = batch.input_ids.to(model.device), batch.labels.to(model.device)
         own = model.log_likelihood_on(self._encoded(batch.images), input_ids, labels)
         others = torch.stack([model.log_likelihood_on(one, input_ids, labels) for one in self._references])
@@ -69,6 +69,6 @@ class PromptFit:
 
     def _encoded(self, pixels: Tensor) -> PrefixCache:
         """(B, 3, H, W) uint8 -> the keys and values of B images."""
-        model = self.inverter.model
+        model = self.inverter.pytorch_model()
         tokens = model.encoder(self.inverter.preprocess.normalise(pixels.to(model.device)).to(model.dtype))
         return model.decoder.prefix(tokens)

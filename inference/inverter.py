@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from inference import DEFAULT_CHECKPOINT
 from inference.banned import BannedWords
 from inference.card import CARD_FILE, model_card, read_card
 from inference.hub import upload
+from inference.onnx import OnnxModel, is_exported
 from inference.options import Decoding
 from inference.pictures import OnePicture, Picture, as_picture, check_several, is_picture
 from inference.prediction import Prediction, build_prediction
@@ -29,11 +30,13 @@ from model.familiarity import Familiarity
 from model.fingerprint import add_weights
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
 
+Network: TypeAlias = "CaptionModel | OnnxModel"
+
 
 class PromptInverter:
     """Writes the prompts of pictures."""
 
-    def __init__(self, model: CaptionModel, tokenizer: PromptTokenizer, familiarity: Familiarity | None = None, card: str = "") -> None:
+    def __init__(self, model: Network, tokenizer: PromptTokenizer, familiarity: Familiarity | None = None, card: str = "") -> None:
         """
         Args:
             familiarity: knows the pictures that the network was trained on.
@@ -74,7 +77,11 @@ class PromptInverter:
         place = torch_device(device)
         kind = torch_dtype(dtype, place)
         directory = find_checkpoint(checkpoint, **hub)
-        model = load_model(directory)
+        if is_exported(directory):
+            if device not in ("auto", "cpu") or dtype not in ("auto", "float32", torch.float32):
+                raise ValueError(f"{directory} holds ONNX graphs, which run on the CPU in their own precision; leave device and dtype out")
+            place, kind = torch.device("cpu"), torch.float32
+        model: Network = OnnxModel(directory) if is_exported(directory) else load_model(directory)
         try:
             tokenizer = PromptTokenizer.load(directory / TOKENIZER_FILE)
         except TokenizerError as error:
@@ -133,6 +140,28 @@ class PromptInverter:
             predictions += [self._prediction(rules["prefix"], texts, known) for texts, known in zip(found, familiar, strict=True)]
         return predictions
 
+    @torch.inference_mode()
+    def assess(self, images: Iterable[Picture], prompts: Iterable[str], *, batch_size: int = 32) -> list[Prediction]:
+        """As if it had written these prompts, one for each picture: how likely it holds each of their tokens, the end counted. What is longer than it
+        can read is cut."""
+        check_several(images, batch_size)
+        model, predictions, texts = self.pytorch_model(), list[Prediction](), iter(prompts)
+        for pixels in self._batches(images, batch_size):
+            tokens = [[*self.tokenizer.encode(next(texts))[: model.config.max_text_tokens - 1], model.config.eos_token_id] for _ in pixels]
+            longest = max(map(len, tokens))
+            padded = torch.full((len(tokens), longest + 1), model.config.pad_token_id)
+            padded[:, 0] = model.config.bos_token_id
+            for row, own in enumerate(tokens):
+                padded[row, 1 : 1 + len(own)] = torch.tensor(own)
+            features = model.encode(self.network_input(pixels))
+            hidden = model.decoder(padded[:, :-1].to(model.device), model.decoder.prefix(model.encoder.project(features)))
+            each = model.decoder.logits(hidden).float().log_softmax(-1).gather(2, padded[:, 1:, None].to(model.device)).squeeze(2)
+            model.check_finite(each.sum())
+            familiar = self.familiarity(features) if self.familiarity is not None else [None] * len(tokens)
+            for own, row, known in zip(tokens, each.tolist(), familiar, strict=True):
+                predictions.append(self._prediction([], [Hypothesis(tuple(own), tuple(row[: len(own)]))], known))
+        return predictions
+
     @property
     def device(self) -> torch.device:
         return self.model.device
@@ -178,10 +207,19 @@ class PromptInverter:
         """What the image encoder makes of pictures: (N, P, width of its features), what `familiarity` takes."""
         return self.model.encode(self.network_input(torch.stack([self.preprocess.pixels(as_picture(image)) for image in images])))
 
+    def pytorch_model(self) -> CaptionModel:
+        """
+        Raises:
+            ValueError: it runs elsewhere.
+        """
+        if not isinstance(self.model, CaptionModel):
+            raise ValueError("this needs the checkpoint that the ONNX graphs were exported from")
+        return self.model
+
     @torch.inference_mode()
     def features(self, images: Iterable[Picture]) -> np.ndarray:
         """Pictures as the decoder is given them, the mean over their image tokens: (N, width) float32."""
-        return self.model.encoder.project(self.encode(images)).float().mean(1).cpu().numpy()
+        return self.pytorch_model().encoder.project(self.encode(images)).float().mean(1).cpu().numpy()
 
     def fingerprint(self) -> str:
         """By which the network, its tokenizer and its preprocessing are known again."""
@@ -194,7 +232,7 @@ class PromptInverter:
         """Write a checkpoint directory: config.json, model.safetensors, tokenizer.json, familiarity.safetensors where there is one and, as README.md,
         the model card."""
         directory = Path(path)
-        save_model(self.model, directory)
+        save_model(self.pytorch_model(), directory)
         if self.familiarity is not None:
             self.familiarity.save(directory)
         self.tokenizer.save(directory / TOKENIZER_FILE)

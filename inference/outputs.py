@@ -237,9 +237,9 @@ class Copies:
                 about["Familiarity"] = f"{row.prediction.familiarity:.3f}"
             with opened_image(row.file) as image:
                 content, suffix = with_text(content, image, guessed_text(row.prompts[0], about))
-                if image.format not in ("PNG", "JPEG"):
-                    place = place.with_suffix(suffix)
-                    self._claim(place, row.file)  # its name may have promised another kind
+            if image.format not in ("PNG", "JPEG"):
+                place = place.with_suffix(suffix)
+                self._claim(place, row.file)  # its name may have promised another kind
         with replacing(place) as temporary:
             temporary.write_bytes(content)
 

@@ -21,11 +21,12 @@ class Token(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A further prompt; as `Prediction`."""
+    """A further prompt; as `Prediction`, and the log-probability of all of it, label smoothing undone."""
 
     prompt: str
     score: float
     confidence: float
+    log_prob: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Prediction:
         alternatives: further prompts, best first: in the order of a search's ranking, which is that of the scores where `length_penalty` is 1.
         tokens: the pieces of text written, after the forced start if there was one: joined they are the text; a character of several tokens belongs
             to its last one.
+        log_prob: of all of it, label smoothing undone.
     """
 
     prompt: str
@@ -49,6 +51,7 @@ class Prediction:
     familiarity: float | None = None
     alternatives: list[Candidate] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
+    log_prob: float = 0.0
 
     @property
     def log_probs(self) -> list[float]:
@@ -72,6 +75,7 @@ def build_prediction(
     """
     undone = [confidence.without_smoothing(each) for each in log_probs]
     means = [sum(each) / max(1, len(each)) for each in log_probs]
-    candidates = [Candidate(prompt, mean, confidence.of_text(own)) for prompt, mean, own in zip(prompts, means, undone, strict=True)]
+    candidates = [Candidate(prompt, mean, confidence.of_text(own), sum(own)) for prompt, mean, own in zip(prompts, means, undone, strict=True)]
     tokens = [Token(piece, each, confidence.of_piece([own])) for piece, each, own in zip(pieces, log_probs[0], undone[0], strict=True)]
-    return Prediction(*candidates[0], familiarity, candidates[1:], tokens)
+    best = candidates[0]
+    return Prediction(best.prompt, best.score, best.confidence, familiarity, candidates[1:], tokens, best.log_prob)

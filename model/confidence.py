@@ -10,7 +10,7 @@ import numpy as np
 
 _LEAST = 1e-6  # a token is never held less likely
 _PRIOR = 1.0  # how many texts' worth of evidence the plain weights have
-_NEWTON_STEPS = 50
+_NEWTON_STEPS, _FLAT = 100, 1e-9
 
 Scale = tuple[float, float, float]
 CERTAINTY = "reprompt_confidence"  # in the config.json of networks of transformers
@@ -89,7 +89,10 @@ def _logistic(evidence: np.ndarray, labels: np.ndarray, prior: np.ndarray) -> np
         slope = evidence.T @ (sure - labels) + _PRIOR * (weights - prior)
         curvature = (evidence * (sure * (1 - sure))[:, None]).T @ evidence + _PRIOR * np.eye(len(prior))
         step, share = np.linalg.solve(curvature, slope), 1.0
-        while loss(weights - share * step) > loss(weights) - share / 4 * float(slope @ step) and share > _LEAST:
+        down = float(slope @ step)
+        if down < _FLAT:
+            break
+        while loss(weights - share * step) > loss(weights) - share / 4 * down and share > _LEAST:
             share /= 2
         weights = weights - share * step
     return weights

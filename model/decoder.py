@@ -47,17 +47,17 @@ class Decoder(nn.Module):
                 nn.init.normal_(weight, std=0.02 / (2 * config.layers) ** 0.5)
 
     @property
-    def _layers(self) -> list[Block]:
+    def layers(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
 
     def prefix(self, image_tokens: Tensor) -> PrefixCache:
         """(B, P, K) image tokens -> their keys and values in every layer. The last layer's output is nobody's input."""
         x, prefix = image_tokens, PrefixCache([], [])
-        for block in self._layers[:-1]:
+        for block in self.layers[:-1]:
             x, key, value = self._run(self._image_layer, block, x)
             prefix.keys.append(key)
             prefix.values.append(value)
-        _, key, value = self._layers[-1].project(x)
+        _, key, value = self.layers[-1].project(x)
         prefix.keys.append(key)
         prefix.values.append(value)
         return prefix
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
         new, image_tokens = input_ids.shape[1], prefix.keys[0].shape[2]
         mask = text_rows(image_tokens, new, input_ids.device)
         x = self._embedded(input_ids, slice(0, new))
-        for block, key, value in zip(self._layers, prefix.keys, prefix.values, strict=True):
+        for block, key, value in zip(self.layers, prefix.keys, prefix.values, strict=True):
             x = self._run(self._text_layer, block, x, key, value, mask)
         return self.final_norm(x)
 
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
         """(N, T) token ids after what `cache` holds, whose hypotheses they belong to -> (N, T, K) hidden states; `cache` then holds them too."""
         positions, bias = cache.begin(input_ids.shape[1])
         x = self._embedded(input_ids, positions)
-        for i, block in enumerate(self._layers):
+        for i, block in enumerate(self.layers):
             query, key, value = block.project(x)
             x = block.finish(x, attend_cached(query, *cache.append(i, key, value), bias))
         return self.final_norm(x)
@@ -106,7 +106,7 @@ class Decoder(nn.Module):
         image_tokens = prefix.keys[0].shape[2]
         mask = text_rows(image_tokens, steps, input_ids.device)
         found = x.new_zeros(len(input_ids), steps, image_tokens, dtype=torch.float32)
-        for block, prefix_key, prefix_value in zip(self._layers, prefix.keys, prefix.values, strict=True):
+        for block, prefix_key, prefix_value in zip(self.layers, prefix.keys, prefix.values, strict=True):
             query, key, value = block.project(x)
             keys, values = torch.cat([prefix_key, key], 2), torch.cat([prefix_value, value], 2)
             scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)

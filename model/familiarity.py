@@ -109,7 +109,7 @@ class Familiarity(nn.Module):
 def _fingerprint(directory: Path) -> str:
     """Of the files of weights."""
     digest = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in sorted([*directory.glob("*.safetensors"), *directory.glob("*.onnx")]):
         if path.name != FAMILIARITY_FILE:
             with path.open("rb") as file:
                 while part := file.read(_PART):

@@ -2,48 +2,80 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from pathlib import Path
 from typing import Any
 
 import gradio
+from gradio.component_meta import ComponentMeta
 
 _ADDRESSES = ("http://", "https://", "ftp://", "data:")
 
 
-def picture_input(**options: Any) -> Any:
-    """A `gradio.Image` that gives the path of what was sent."""
-    component = _without_addresses(gradio.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], buttons=["fullscreen"], **options))
-    component.preprocess = lambda payload: None if payload is None else payload.path
-    return component
+class _WithoutStubs(ComponentMeta):
+    """Gradio's own metaclass writes a .pyi file beside the source of each class. (Classes they must be: of a component that changes gradio makes
+    another one of its class.)"""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> Any:
+        return ABCMeta.__new__(cls, name, bases, attributes)
 
 
-def files_input(**options: Any) -> Any:
-    """A `gradio.File` that gives the path of each file and the name it was sent under."""
-    component = _without_addresses(gradio.File(file_count="multiple", **options))
+class PictureInput(gradio.Image, metaclass=_WithoutStubs):
+    """Gives the path of what was sent."""
 
-    def named(payload: Any) -> list[tuple[str, str]]:
+    is_template = True  # shown as its base class is
+
+    def preprocess(self, payload: Any) -> Any:
+        return None if payload is None or payload.path is None else _sent(payload.path, self)
+
+    def move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+        return super().move_resource_to_block_cache(_checked(url_or_file_path))
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+        return await super().async_move_resource_to_block_cache(_checked(url_or_file_path))
+
+
+class FilesInput(gradio.File, metaclass=_WithoutStubs):
+    """Gives the path of each file and the name it was sent under."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
         files = [] if payload is None else getattr(payload, "root", payload)
-        return [(file.path, Path(file.orig_name or file.path).name) for file in (files if isinstance(files, list) else [files])]
+        return [(_sent(file.path, self), Path(file.orig_name or file.path).name) for file in (files if isinstance(files, list) else [files])]
 
-    component.preprocess = named
-    return component
+    def move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+        return super().move_resource_to_block_cache(_checked(url_or_file_path))
 
-
-def _without_addresses(component: Any) -> Any:
-    """Gradio would fetch them for whoever asks. (Methods are replaced, since of every subclass gradio writes a .pyi file beside its source.)"""
-    move, move_later = component.move_resource_to_block_cache, component.async_move_resource_to_block_cache
-
-    def moved(source: str | Path | None) -> str | None:
-        return move(_checked(source))
-
-    async def moved_later(source: str | Path | None) -> str | None:
-        return await move_later(_checked(source))
-
-    component.move_resource_to_block_cache, component.async_move_resource_to_block_cache = moved, moved_later
-    return component
+    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+        return await super().async_move_resource_to_block_cache(_checked(url_or_file_path))
 
 
-def _checked(source: str | Path | None) -> str | Path | None:
+class WordsInput(gradio.Radio, metaclass=_WithoutStubs):
+    """Gives any number that is asked for: callers of the API have seen no choices."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+    def api_info(self) -> dict[str, Any]:
+        return {"type": "integer", "title": "Word"}
+
+
+def picture_input(**options: Any) -> PictureInput:
+    return PictureInput(type="filepath", image_mode=None, sources=["upload", "clipboard"], buttons=["fullscreen"], **options)
+
+
+def _sent(path: str, component: Any) -> str:
+    """Gradio looks only at what says of itself that it is a file."""
+    if not Path(path).resolve().is_relative_to(Path(component.GRADIO_CACHE).resolve()):
+        raise gradio.Error("This page reads no files of its machine: send the picture itself.", print_exception=False)
+    return path
+
+
+def _checked(source: Any) -> Any:
+    """Gradio would fetch addresses for whoever asks."""
     if source is not None and str(source).strip().lower().startswith(_ADDRESSES):
         raise gradio.Error("This page fetches no addresses: send the picture itself.", print_exception=False)
     return source

@@ -13,9 +13,9 @@ import gradio
 from data.errors import ImageError
 from data.images import read_image
 from inference.rows import Row, printable
-from page.inputs import files_input, picture_input
+from page.inputs import FilesInput, WordsInput, picture_input
 from page.reader import PageError, Reader, explained
-from page.sent import results_archive, sent_pictures
+from page.sent import SentError, results_archive, sent_pictures
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 MOST_WAITING = 64  # requests in the queue; more are told to come again
@@ -61,7 +61,6 @@ def _plain(text: str) -> str:
 
 
 def _one(reader: Reader) -> None:
-    row = gradio.State({})
     with gradio.Row():
         with gradio.Column(min_width=300):
             picture = picture_input(label="Picture: drop, paste or pick", height=_HEIGHT, elem_id="picture", alt_text="The picture to read")
@@ -76,8 +75,7 @@ def _one(reader: Reader) -> None:
             metadata = gradio.Textbox(
                 label="The prompt in its metadata", lines=2, buttons=["copy"], elem_id="metadata", visible=False, interactive=False
             )
-            words = gradio.Radio([], label="Words: hover or pick one to see where the model looks for it", elem_id="words", visible=False)
-            words.preprocess = lambda payload: payload  # type: ignore[method-assign]  # of callers of the API, who have seen no choices; `look` checks it
+            words = WordsInput([], label="Words: hover or pick one to see where the model looks for it", elem_id="words", visible=False)
             where = gradio.Image(
                 label="Where it looks",
                 elem_id="where",
@@ -98,34 +96,35 @@ def _one(reader: Reader) -> None:
             original = gradio.Image(label="The picture", elem_id="original", alt_text="The picture that was sent", **about)
             painted = gradio.Image(label="Painted from the prompt", elem_id="painted", alt_text="Painted from the prompt", **about)
 
-        def paint(text: str, number: float) -> Any:
+        def paint(prompt: str, seed: float = 0) -> Any:
             """Paint a prompt.
 
             Args:
-                text: the prompt.
-                number: the seed: the same one paints the same picture.
+                prompt: what to paint.
+                seed: the same one paints the same picture.
             """
             with _told():
-                return reader.painted(text, int(number or 0))
+                return reader.painted(prompt or "", seed or 0)
 
         def beside(path: str | None) -> list[Any]:
             if not path:
-                return [gradio.update(visible=True), gradio.update(visible=False, value=None)]
+                return [gradio.update(visible=True), _gone()]
             with _told():
                 return [gradio.update(visible=True), gradio.update(value=reader.shown(path), visible=True)]
 
         painting = again.click(paint, [prompt, seed], painted, api_name="paint", concurrency_limit=1, concurrency_id="paint")
         painting.success(beside, picture, [painted, original], api_visibility="private", show_progress="hidden")
+        picture.change(lambda: [_gone(), _gone()], None, [painted, original], api_visibility="private", show_progress="hidden", queue=False)
 
     def predict(
         picture: str | None,
-        num_beams: float,
-        num_return_sequences: float,
-        do_sample: bool,
-        temperature: float,
-        seed: float | None,
-        prefix: str,
-        bad_words: str,
+        num_beams: float = 4,
+        num_return_sequences: float = _CANDIDATES,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        seed: float | None = None,
+        prefix: str = "",
+        bad_words: str = "",
     ) -> dict[str, Any]:
         """Write the prompt of a picture.
 
@@ -147,17 +146,16 @@ def _one(reader: Reader) -> None:
 
     def show(found: dict[str, Any]) -> list[Any]:
         if not found:
-            return [{}, gradio.update(visible=False), "", "", *[gradio.update(visible=False)] * 2, {}]
-        notes = [found["note"]] if found["note"] else []
+            return [gradio.update(visible=False), "", "", *[gradio.update(visible=False)] * 2, {}]
+        notes = [f"{found['note'][0].upper()}{found['note'][1:]}."] if found["note"] else []
         notes += ["It has metadata of a known tool, but no prompt of its own in them."] if found["misread_metadata"] else []
         sure = f"{found['confidence']:.0%} that it is right word for word"
         if found["familiarity"] is not None:
             sure += f". Of pictures like those it was trained on, {found['familiarity']:.1%} are as strange to it as this one"
-        choices = [(f"{found['prompt']}  ({found['confidence']:.0%})", found["prompt"])]
-        choices += [(f"{one['prompt']}  ({one['confidence']:.0%})", one["prompt"]) for one in found["alternatives"]]
+        each = {one["prompt"]: one["confidence"] for one in (*found["alternatives"], found)}  # of what was drawn twice once
+        choices = [(f"{prompt}  ({each[prompt]:.0%})", prompt) for prompt in {found["prompt"]: None} | each]
         return [
-            found,
-            gradio.update(value=" ".join(notes).capitalize(), visible=bool(notes)),
+            gradio.update(value=" ".join(notes), visible=bool(notes)),
             found["prompt"],
             sure,
             gradio.update(choices=choices, value=found["prompt"], visible=len(choices) > 1),
@@ -167,43 +165,50 @@ def _one(reader: Reader) -> None:
 
     def list_words(path: str | None, text: str) -> list[Any]:
         with _told():
-            maps = reader.words(path, text)
+            maps = reader.words(path, text or "")
         choices = [(f"{one.word}  {one.confidence:.0%}", number) for number, one in enumerate(maps)]
-        return [gradio.update(choices=choices, value=None, visible=bool(choices)), gradio.update(visible=False, value=None)]
+        return [gradio.update(choices=choices, value=None, visible=bool(choices)), _gone()]
 
-    def look(path: str | None, text: str, number: float | None) -> Any:
+    def look(picture: str | None, prompt: str, word: int | None) -> Any:
         """Where in the picture the model looks for a word of a prompt.
 
         Args:
-            path: the picture's file.
-            text: the prompt.
-            number: of the word, from 0.
+            picture: the picture's file.
+            prompt: the model's, or any other.
+            word: its number in the prompt, from 0; commas are no words.
+
+        Returns:
+            The picture, light where the model looks and dark elsewhere.
         """
-        if number is None or not path:
+        if word is None or not picture:
             return None
         with _told():
-            maps = reader.words(path, text)
-            if not 0 <= number < len(maps):
-                raise gradio.Error("There is no such word.", print_exception=False)
-            return reader.lit(path, maps[int(number)].where)
+            return reader.looked(picture, prompt or "", word)
 
-    shown = [row, notice, prompt, sure, candidates, metadata, details]
+    shown = [notice, prompt, sure, candidates, metadata, details]
     one_at_a_time: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": _NETWORK}
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     asking = asked.click(predict, [picture, *options], details, api_name="predict", **one_at_a_time)
-    asking.success(show, details, shown, **hidden).success(list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time)
-    picture.clear(lambda: show({}), None, shown, **hidden).success(list_words, [picture, prompt], [words, where], **hidden)
-    picture.upload(predict, [picture, *options], details, api_visibility="private", **one_at_a_time).success(show, details, shown, **hidden).success(
-        list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time
-    )
+    sent = picture.change(lambda: [*show({}), _gone(), _gone()], None, [*shown, words, where], queue=False, **hidden)
+    for reading in (asking, sent.then(predict, [picture, *options], details, api_visibility="private", **one_at_a_time)):
+        reading.success(show, details, shown, **hidden).success(list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time)
     candidates.input(lambda text: text, candidates, prompt, **hidden).success(
         list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time
     )
-    prompt.submit(list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time)
+    prompt.input(list_words, [picture, prompt], [words, where], trigger_mode="always_last", **hidden, **one_at_a_time)
     looking = words.change(
         look, [picture, prompt, words], where, api_name="attention", show_progress="hidden", trigger_mode="always_last", **one_at_a_time
     )
     looking.success(lambda number: gradio.update(visible=number is not None), words, where, **hidden)
+
+
+def _table(headers: list[str], widths: list[str | int], **options: Any) -> Any:
+    """Of texts, which are shown whole."""
+    return gradio.Dataframe(headers=headers, column_widths=widths, datatype="str", wrap=True, interactive=False, **options)
+
+
+def _gone() -> Any:
+    return gradio.update(visible=False, value=None)
 
 
 def _options() -> list[Any]:
@@ -220,30 +225,26 @@ def _options() -> list[Any]:
 
 def _decoding(beams: float, count: float, sample: bool, temperature: float, seed: float | None, prefix: str, ban: str) -> dict[str, Any]:
     """As `inference.Decoding` has it."""
+    about: dict[str, Any] = {"prefix": prefix or "", "bad_words": [word.strip() for word in (ban or "").split(",") if word.strip()]}
     with explained():
-        beams, count = min(16, max(1, int(beams))), min(16, max(1, int(count)))
-    about: dict[str, Any] = {
-        "num_return_sequences": count,
-        "prefix": prefix or "",
-        "bad_words": [w.strip() for w in (ban or "").split(",") if w.strip()],
-    }
-    if sample:
-        return about | {"do_sample": True, "temperature": float(temperature), "seed": None if seed is None else int(seed)}
-    return about | {"num_beams": max(beams, count)}
+        about["num_return_sequences"] = int(count)
+        if sample:
+            return about | {"do_sample": True, "temperature": float(temperature), "seed": None if seed is None else int(seed)}
+        return about | {"num_beams": max(int(beams), int(count))}
 
 
 def _many(reader: Reader) -> None:
-    files = files_input(label="Pictures, or ZIP archives of them", elem_id="files", height=200)
+    files = FilesInput(label="Pictures, or ZIPs of them", file_count="multiple", elem_id="files", height=200)
     asked = gradio.Button("Read their prompts", variant="primary", elem_id="read-many")
     done = gradio.Textbox(label="Done", interactive=False, elem_id="done")
-    table = gradio.Dataframe(headers=["file", "prompt", "confidence", "good to know"], datatype="str", label="Prompts", wrap=True, interactive=False)
+    table = _table(["file", "prompt", "confidence", "good to know"], ["24%", "36%", "14%", "26%"], label="Prompts", elem_id="table")
     archive = gradio.File(label="A ZIP with a text for each picture and a table (prompts.csv)", interactive=False, elem_id="archive")
 
-    def caption(sent: Sequence[tuple[str, str]], progress: Any = _PROGRESS) -> tuple[str, list[list[str]], str | None]:
+    def caption(files: Sequence[tuple[str, str]], progress: Any = _PROGRESS) -> tuple[str, list[list[str]], str | None]:
         """Write the prompts of several pictures.
 
         Args:
-            sent: picture files, or ZIP archives of them.
+            files: pictures, or ZIP archives of them.
 
         Returns:
             How many, a row for each (file, prompt, confidence, what must be known), and a ZIP of texts with a table.
@@ -259,11 +260,11 @@ def _many(reader: Reader) -> None:
             waiting.clear()
             progress((len(rows) + len(failed), None), unit="pictures")
 
-        with _told(), explained():
-            for name, content in sent_pictures(sent):
+        with _told(), explained(), sent_pictures(files) as pictures:
+            for name, content in pictures:
                 try:
-                    waiting.append((name, reader.inverter.reduced(read_image(content, name))))
-                except ImageError as error:
+                    waiting.append((name, reader.inverter.reduced(read_image(content(), name))))
+                except (ImageError, SentError) as error:
                     failed.append((name, str(error)))
                 if len(waiting) == _BATCH:
                     read()
@@ -272,9 +273,14 @@ def _many(reader: Reader) -> None:
         said += [[printable(name), "", "", f"failed: {printable(why)}"] for name, why in failed]
         if not said:
             return "There are no pictures in what was sent.", [], None
-        path = Path(tempfile.mkdtemp(prefix="reprompt-")) / "prompts.zip"
+        return f"{len(rows)} read, {len(failed)} failed.", said, packed(rows) if rows else None
+
+    def packed(rows: Sequence[tuple[str, Row]]) -> str:
+        """Where gradio keeps files and deletes them."""
+        Path(archive.GRADIO_CACHE).mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(dir=archive.GRADIO_CACHE)) / "prompts.zip"
         results_archive(rows, path)
-        return f"{len(rows)} pictures read, {len(failed)} failed.", said, str(path)
+        return str(path)
 
     asked.click(caption, files, [done, table, archive], api_name="caption_files", concurrency_limit=1, concurrency_id=_NETWORK)
 
@@ -283,18 +289,18 @@ def _compare(reader: Reader) -> None:
     picture = picture_input(label="Picture", height=_HEIGHT, elem_id="other-picture", alt_text="The picture to compare on")
     asked = gradio.Button("Compare", variant="primary", elem_id="compare")
     headers = ["captioner", "prompt", "confidence", "seconds"]
-    table = gradio.Dataframe(headers=headers, datatype="str", label="What each writes", wrap=True, interactive=False, elem_id="compared")
+    table = _table(headers, ["20%", "50%", "16%", "14%"], label="What each writes", elem_id="compared")
 
-    def compare(path: str | None) -> list[list[str]]:
+    def compare(picture: str | None) -> list[list[str]]:
         """What our model and each baseline write for a picture.
 
         Args:
-            path: the picture's file.
+            picture: the picture's file.
 
         Returns:
             A row for each: name, prompt, confidence, seconds.
         """
         with _told():
-            return [list(row) for row in reader.compared(path)]
+            return [list(row) for row in reader.compared(picture)]
 
     asked.click(compare, picture, table, api_name="compare", concurrency_limit=1, concurrency_id=_NETWORK)

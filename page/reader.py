@@ -17,9 +17,9 @@ from PIL import Image
 from data.errors import ImageError, MissingExtraError
 from data.images import decoded_rgb, opened_image, read_image
 from data.metadata.tools import MetadataError, read_image_metadata
+from diffusion.painting import painting_with
 from diffusion.pipelines import PipelineError
 from evaluation.captioners import Captioner, CaptionerError
-from evaluation.painting import painting_with
 from inference.attention import WordMap, lit, word_maps
 from inference.inverter import PromptInverter
 from inference.loading import Inverter
@@ -29,8 +29,10 @@ from inference.rows import Row, printable
 from model import CheckpointError, NotFiniteError
 from page.sent import MOST_BYTES, SentError
 
-_KNOWN = (ImageError, NotFiniteError, MissingExtraError, PipelineError, SentError, CaptionerError, CheckpointError, ValueError, TypeError)
+_KNOWN: tuple[type[Exception], ...] = (ImageError, NotFiniteError, MissingExtraError, PipelineError, SentError, CaptionerError, CheckpointError)
+_KNOWN += (ValueError, TypeError, OverflowError, OSError)
 _MOST_SIDE = 1024  # of pictures that are sent back
+_SEEDS = 1 << 63  # that there are
 
 
 class PageError(RuntimeError):
@@ -44,7 +46,7 @@ def explained(path: str | None = None) -> Iterator[None]:
         yield
     except _KNOWN as error:
         message = str(error).replace(f"{Path(path).parent}{os.sep}", "") if path else str(error)
-        raise PageError(html.escape(printable(message))) from error
+        raise PageError(html.escape(printable(message), quote=False)) from error
 
 
 @dataclass
@@ -101,20 +103,25 @@ class Reader:
             image.thumbnail((_MOST_SIDE, _MOST_SIDE))
             return image
 
-    def lit(self, picture: str, where: Any) -> Image.Image:
-        return lit(self.shown(picture), where)
+    def looked(self, picture: str, prompt: str, number: int) -> Image.Image:
+        """The picture, light where the network looks for a word of a prompt, counted from 0."""
+        maps = self.words(picture, prompt)
+        with explained(picture):
+            if not isinstance(self.inverter, PromptInverter) or not 0 <= int(number) < len(maps):
+                raise SentError("there is no such word, or this model does not say where it looks")
+            return lit(self.shown(picture), maps[int(number)].where, self.inverter.preprocess)
 
     @cached_property
     def _render(self) -> Callable[[Sequence[str], Sequence[int]], list[Image.Image]]:
         return painting_with(self.paint, self.inverter.device)[0]
 
-    def painted(self, prompt: str, seed: int) -> Image.Image:
+    def painted(self, prompt: str, seed: float) -> Image.Image:
         with explained():
             if not self.paint:
                 raise SentError("this page was started without a diffusion model (--paint)")
             if not prompt.strip():
                 raise SentError("there is no prompt to paint")
-            return self._render([prompt], [int(seed)])[0]
+            return self._render([prompt], [int(seed) % _SEEDS])[0]
 
     def compared(self, picture: str | None, **decoding: Any) -> list[tuple[str, str, str, str]]:
         """Name, text, confidence and seconds of ours and of each baseline; one that fails says why."""

@@ -4,61 +4,88 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import struct
 import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NoReturn, TypeAlias
 
 from data.images import SUFFIXES
 from inference.rows import Row, printable
 
 MOST_PICTURES = 500  # of one request
 MOST_BYTES = 64 << 20  # of one picture
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack all that is in a file, however little is asked for
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, OSError, EOFError, ValueError)
+
+Read: TypeAlias = Callable[[], bytes]
 
 
 class SentError(ValueError):
     """Files that cannot be taken; says why."""
 
 
-def sent_pictures(files: Sequence[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each picture, those of archives among them; what is no picture by its name in an archive is passed over.
+@contextmanager
+def sent_pictures(files: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, Read]]]:
+    """Name of each picture and what reads it, those of archives among them; what is no picture by its name in an archive, or hidden, is passed over.
+    What cannot be read raises a `SentError` when its turn comes, and costs nothing but itself.
 
     Args:
         files: path and name of each.
 
     Raises:
-        SentError: an archive that cannot be read, or more than is taken.
+        SentError: more than is taken, before any is read.
     """
-    count = 0
-    for path, name in files:
-        if zipfile.is_zipfile(path) and PurePosixPath(name).suffix.lower() not in SUFFIXES:
-            inside = _unpacked(path, name)
-        else:
-            _limited(Path(path).stat().st_size, name)
-            inside = iter([(name, Path(path).read_bytes())])
-        for one in inside:
-            count += 1
-            if count > MOST_PICTURES:
-                raise SentError(f"more than {MOST_PICTURES} pictures at once; send fewer, or use: python caption.py FOLDER")
-            yield one
+    with ExitStack() as archives:
+        found = [picture for path, name in files for picture in _pictures(path, name, archives)]
+        if len(found) > MOST_PICTURES:
+            raise SentError(f"more than {MOST_PICTURES} pictures at once; send fewer, or use: python caption.py FOLDER")
+        yield found
+
+
+def _pictures(path: str, name: str, archives: ExitStack) -> list[tuple[str, Read]]:
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix != ".zip" and (suffix in SUFFIXES or not zipfile.is_zipfile(path)):
+        return [(name, partial(_read, path, name))]
+    try:
+        archive = archives.enter_context(zipfile.ZipFile(path))
+    except _DAMAGED as error:
+        return [(name, partial(_refuse, name, error))]
+    places = [(PurePosixPath(member.filename.replace("\\", "/")), member) for member in archive.infolist()]
+    return [(str(place), partial(_unpack, archive, member, str(place))) for place, member in places if _is_picture(place)]
+
+
+def _is_picture(place: PurePosixPath) -> bool:
+    return place.suffix.lower() in SUFFIXES and not any(part.startswith(".") and part != ".." for part in place.parts)
+
+
+def _read(path: str, name: str) -> bytes:
+    _limited(Path(path).stat().st_size, name)
+    return Path(path).read_bytes()
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> bytes:
+    _limited(member.file_size, name)
+    if member.compress_type not in _COMPRESSIONS:
+        raise SentError(f"{printable(name)} is packed in a way that is not read here; pack it as ZIP files usually are (deflated)")
+    try:
+        with archive.open(member) as file:
+            return file.read(member.file_size)  # no more than it says, whatever is in it
+    except _DAMAGED as error:
+        _refuse(name, error)
+
+
+def _refuse(name: str, error: Exception) -> NoReturn:
+    raise SentError(f"{printable(name)} cannot be unpacked ({printable(error)})") from error
 
 
 def _limited(size: int, name: str) -> None:
     if size > MOST_BYTES:
         raise SentError(f"{printable(name)} is larger than {MOST_BYTES >> 20} MB")
-
-
-def _unpacked(path: str, name: str) -> Iterator[tuple[str, bytes]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                inner = PurePosixPath(member.filename.replace("\\", "/"))
-                if member.is_dir() or inner.suffix.lower() not in SUFFIXES or inner.name.startswith("."):
-                    continue
-                _limited(member.file_size, inner.name)
-                with archive.open(member) as file:  # no more than it says, whatever is in it
-                    yield str(inner), file.read(MOST_BYTES + 1)[:MOST_BYTES]
-    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, NotImplementedError) as error:
-        raise SentError(f"{printable(name)} cannot be unpacked ({error})") from error
 
 
 def results_archive(rows: Sequence[tuple[str, Row]], path: Path) -> None:
@@ -76,12 +103,13 @@ def results_archive(rows: Sequence[tuple[str, Row]], path: Path) -> None:
 
 
 def _text_name(name: str, used: set[str]) -> str:
-    """Inside the archive, whatever the picture's name says of other places."""
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..", ".") and not part.endswith(":")]
+    """Inside the archive, whatever the picture's name says of other places; told apart also where a system knows no capitals."""
+    named = [re.sub(r"^([A-Za-z]:)+", "", part) for part in name.replace("\\", "/").split("/")]
+    parts = [printable(part).replace("\\", "_") for part in named if part not in ("", "..", ".")]
     place = PurePosixPath(*(parts or ["picture"]))
     text, number = str(place.with_suffix(".txt")), 1
-    while text in used:
+    while text.casefold() in used:
         number += 1
         text = str(place.with_name(f"{place.stem} {number}.txt"))
-    used.add(text)
+    used.add(text.casefold())
     return text

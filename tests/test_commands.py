@@ -15,9 +15,8 @@ import socket
 import subprocess
 import sys
 import time
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import tyro
-from archives import encoded
 from commands import BRIEF, ROOT, command, run, run_on_two_processes
 from examples import painted, write_dataset
 from gits import save_git
@@ -39,16 +37,15 @@ import evaluate
 import generate_data
 import score
 from data.audit import AuditConfig
-from data.console import begin_command
 from data.errors import PairError, ShardError
 from data.preview import PreviewConfig
 from data.splits import SPLITS
 from data.store.directory import index_shard
 from data.store.pairs import PairDataset
 from diffusion.pipelines import PipelineError
-from evaluation.overlap import token_f1
 from inference import PromptInverter
 from model import CaptionModel
+from page.reader import PageError, Reader
 from tokenizer import TokenizerError
 from training.config import TrainConfig
 
@@ -271,125 +268,22 @@ def test_generate_stopped_by_ctrl_c_says_how_to_go_on(tmp_path: Path, tiny_pipel
     assert not list((tmp_path / "data").rglob("*.tmp"))
 
 
-def test_caption_writes_a_line_for_each_picture_and_counts_what_it_skips(
-    trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, run_directory, _ = trained
-    for i in range(3):
-        painted("cat", "").save(tmp_path / f"{i}.png")
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
-    model = str(run_directory / "model")
-    assert caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=model)) == 1
-    out, err = capsys.readouterr()
-    assert [line.split("\t")[0] for line in out.splitlines()] == [str(tmp_path / f"{i}.png") for i in range(3)]
-    assert "skipped" in err
-    assert "1 of 4 files could not be read" in err
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        caption.main(caption.CaptionConfig(paths=(tmp_path / "none",), checkpoint=model))
-    with pytest.raises(ValueError, match="there are no pictures in"):
-        caption.main(caption.CaptionConfig(paths=(run_directory / "checkpoints",), checkpoint=model))
-
-
-def test_caption_says_in_any_encoding_what_it_read_and_what_not(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
-    model = trained[1] / "model"
-    picture = encoded()
-    for name in (b"caf\xe9.png", "\N{FOX FACE}.png".encode(), b"a\tb\n.png", b"z.png"):
-        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
-            file.write(picture)
-    for encoding in ("utf-8", "cp1252", "ascii"):
-        written = io.BytesIO()
-        stream = io.TextIOWrapper(written, encoding=encoding)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "stdout", stream)
-            begin_command()
-            assert caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=str(model))) == 0
-        stream.flush()
-        lines = written.getvalue().decode(encoding).splitlines()
-        assert len(lines) == 4
-        assert all(line.count("\t") == 1 for line in lines)
-        assert sum("a\\tb\\n.png" in line for line in lines) == 1
-        assert sum("caf" in line for line in lines) == 1
-
-
-def test_a_folder_that_cannot_be_entered_is_named(trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    painted("cat", "").save(tmp_path / "a.png")
-    (tmp_path / "closed").mkdir()
-    real = Path.iterdir
-
-    def iterdir(folder: Path) -> Iterator[Path]:
-        if folder.name == "closed":  # the tests may run as root, whom no mode keeps out
-            raise PermissionError(13, "Permission denied", str(folder))
-        return real(folder)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "iterdir", iterdir)
-        assert caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=str(trained[1] / "model"))) == 1
-    out, err = capsys.readouterr()
-    assert out.startswith(f"{tmp_path / 'a.png'}\t")
-    assert f"skipped {tmp_path / 'closed'}: it cannot be entered (Permission denied)" in err
-
-
-def test_the_batch_size_is_the_networks(trained: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_is_the_networks(trained: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
-    search, draw = CaptionModel.search, CaptionModel.sample
-    monkeypatch.setattr(CaptionModel, "search", lambda self, pixels, **rest: batches.append(len(pixels)) or search(self, pixels, **rest))
-    monkeypatch.setattr(CaptionModel, "sample", lambda self, pixels, **rest: batches.append(len(pixels)) or draw(self, pixels, **rest))
-    for i in range(5):
-        painted("cat", "").save(tmp_path / f"{i}.png")
-    model = str(trained[1] / "model")
-    caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=model, batch_size=2))
-    caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=model, batch_size=3, sample=True))
-    evaluate.main(evaluate.EvaluateConfig(data=str(trained[0]), checkpoint=model, batch_size=4, limit=6))
-    assert batches == [2, 2, 1, 3, 2, 4, 2]
-
-
-def test_of_large_pictures_only_what_is_seen_is_kept(trained: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alive: list[weakref.ref[Image.Image]] = []
-    most = [0]
-    read = caption.read_image
-
-    def counted(path: Path) -> Image.Image:
-        image = read(path)
-        alive.append(weakref.ref(image))
-        most[0] = max(most[0], sum(one() is not None for one in alive))
-        return image
-
-    monkeypatch.setattr(caption, "read_image", counted)
-    for i in range(6):
-        painted("cat", "", 200).save(tmp_path / f"{i}.png")
-    caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=str(trained[1] / "model"), batch_size=6))
-    assert most[0] <= 2
-
-
-def test_samples_of_a_seed_are_the_same_whatever_the_batch(
-    trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, colour in (("a", "red"), ("b", "blue"), ("c", "green")):
-        painted("cat", colour).save(tmp_path / f"{name}.png")
-    written = []
-    for size in (1, 2, 3):
-        options = {"sample": True, "seed": 4, "temperature": 3.0, "num_return": 2, "batch_size": size}
-        caption.main(caption.CaptionConfig(paths=(tmp_path,), checkpoint=str(trained[1] / "model"), **options))
-        written.append(capsys.readouterr().out)
-    assert written[0] == written[1] == written[2]
-    assert len({line.split("\t")[1] for line in written[0].splitlines()}) > 3
+    encode = CaptionModel.encode
+    monkeypatch.setattr(CaptionModel, "encode", lambda self, pixels: batches.append(len(pixels)) or encode(self, pixels))
+    evaluate.main(evaluate.EvaluateConfig(data=str(trained[0]), checkpoint=str(trained[1] / "model"), batch_size=4, limit=6))
+    assert batches == [4, 2]
 
 
 @pytest.mark.parametrize(
     ("config", "options", "message"),
     [
-        (caption.CaptionConfig, {"paths": (), "batch_size": 0}, "--batch-size must be 1 or more, not 0"),
-        (caption.CaptionConfig, {"paths": (), "batch_size": -3}, "--batch-size must be 1 or more, not -3"),
-        (caption.CaptionConfig, {"paths": (), "num_beams": 0}, "--num-beams must be 1 or more"),
-        (caption.CaptionConfig, {"paths": (), "num_return": 0}, "--num-return must be 1 or more"),
-        (caption.CaptionConfig, {"paths": (), "max_new_tokens": 0}, "--max-new-tokens must be 1 or more"),
-        (caption.CaptionConfig, {"paths": (), "length_penalty": float("nan")}, "--length-penalty must be a number"),
         (evaluate.EvaluateConfig, {"data": "x", "limit": 0}, "--limit must be 1 or more"),
         (evaluate.EvaluateConfig, {"data": "x", "num_beams": 0}, "--num-beams must be 1 or more"),
         (evaluate.EvaluateConfig, {"data": "x", "length_penalty": float("inf")}, "--length-penalty must be a number"),
         (score.ScoreConfig, {"data": Path("x"), "batch_size": 0}, "--batch-size must be 1 or more"),
         (app.AppConfig, {"port": 99999}, "--port must be 1 to 65535, not 99999"),
-        (app.AppConfig, {"num_beams": 0}, "--num-beams must be 1 or more"),
     ],
 )
 def test_numbers_out_of_range_are_named_before_anything_is_loaded(config: Any, options: dict[str, Any], message: str) -> None:
@@ -407,33 +301,21 @@ def test_ctrl_c_while_libraries_are_imported_leaves_no_traceback() -> None:
 
 
 def test_the_page_reads_pictures_as_caption_does(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
-    gradio = pytest.importorskip("gradio")
     inverter = PromptInverter.from_pretrained(trained[1] / "model")
-    page = app.build_page(inverter, 4)
+    reader = Reader(inverter)
     Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40).save(tmp_path / "deep.png")
     turned = Image.Exif()
     turned[274] = 6
     painted("cat", "red").save(tmp_path / "turned.jpg", exif=turned)
     for name in ("deep.png", "turned.jpg"):
-        path = page.input_components[0].preprocess(gradio.data_classes.FileData(path=str(tmp_path / name), orig_name=name))
-        prompt, alternatives = page.fn(path)
-        expected = inverter.predict([tmp_path / name], num_beams=4, num_return=3)[0]
-        assert prompt == expected.prompt
-        assert [text for text, _ in alternatives] == [text for text, _ in expected.alternatives]
-    assert page.fn(None) == ("", [])
+        found = reader.read(str(tmp_path / name), num_beams=4, num_return_sequences=3)
+        expected = inverter.predict(tmp_path / name, num_beams=4, num_return_sequences=3)
+        assert found["prompt"] == expected.prompt
+        assert [other["prompt"] for other in found["alternatives"]] == [other.prompt for other in expected.alternatives]
+    assert reader.read(None) == {}
     (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(gradio.Error) as error:
-        page.fn(str(tmp_path / "x.png"))
-    assert error.value.message.startswith("x.png: not a readable image")
-
-
-def test_the_model_in_the_box_reads_an_example() -> None:
-    out, _ = run("caption.py", "docs/examples")
-    truths = {path.with_suffix(".png").name: path.read_text().strip() for path in sorted((ROOT / "docs" / "examples").glob("*.txt"))}
-    found = {Path(name).name: prompt for name, _, prompt in (line.partition("\t") for line in out.splitlines())}
-    assert list(found) == list(truths)  # one line for each, in order
-    assert sum(found[name] == truth for name, truth in truths.items()) >= 5
-    assert token_f1([[truth] for truth in truths.values()], list(found.values())).min() > 0.6
+    with pytest.raises(PageError, match=r"^x\.png: not a readable image"):
+        reader.read(str(tmp_path / "x.png"))
 
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
@@ -464,30 +346,8 @@ def test_a_git_directory_captions_and_is_trained_further(tmp_path: Path, train_h
         train_here("mini", "--data", data, "--init", tmp_path / "none", "--out", tmp_path / "other")
 
 
-def test_caption_samples_with_a_forced_start_and_without_banned_words(
-    trained: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def write(*arguments: object) -> str:
-        assert caption.main(tyro.cli(caption.CaptionConfig, args=list(map(str, arguments)))) == 0
-        return capsys.readouterr().out
-
-    _, run_directory, _ = trained
-    painted("cat", "red").save(tmp_path / "cat.png")
-    arguments = [tmp_path / "cat.png", "--checkpoint", run_directory / "model", "--prefix", "a pencil sketch", "--num-return", 5]
-    out = write(*arguments, "--sample", "--seed", 3, "--temperature", 1.5, "--ban", "beach", "snow")
-    lines = [line.split("\t")[1] for line in out.splitlines()]
-    assert len(lines) == 5
-    assert all(line.startswith("a pencil sketch") and "beach" not in line and "snow" not in line for line in lines)
-    again = write(*arguments, "--sample", "--seed", 3, "--temperature", 1.5, "--ban", "beach", "snow")
-    assert again == out
-    with pytest.raises(ValueError, match=r"temperature must be 0\.001 or more"):
-        write(*arguments, "--sample", "--temperature", 0)
-    with pytest.raises(ValueError, match="add --sample"):
-        write(*arguments, "--temperature", 1.3)
-
-
 def test_a_port_that_is_taken_is_named_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app.PromptInverter, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(app, "load_inverter", lambda *_, **__: pytest.fail("a model was loaded"))
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

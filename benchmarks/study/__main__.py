@@ -44,9 +44,9 @@ from data.sources.chosen import PairSource, prompts
 from data.sources.opening import open_splits
 from data.store.directory import DATASET_FILE, is_finished
 from diffusion.mini import MINI
+from diffusion.painting import painting_with
 from evaluation.judging import SLOT, Judgement
 from evaluation.measuring import check_libraries
-from evaluation.painting import painting_with
 from evaluation.round_trip import Painter
 from inference import load_inverter
 from tokenizer import TOKENIZER_FILE

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from PIL import ExifTags, Image
 
+from data.errors import ImageError
 from data.images import to_rgb
 from data.metadata.automatic1111 import ParametersText
 
@@ -22,8 +23,11 @@ _MOST_EXIF = 65_533  # a segment of JPEG says its length in two bytes, which cou
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B", "I")
 
 
-class EmbeddingError(ValueError):
+class EmbeddingError(ImageError):
     """A prompt that cannot be written into a file of this kind; says why."""
+
+    def __init__(self, message: str, kind: str = "prompt not embedded") -> None:
+        super().__init__(message, kind)
 
 
 def guessed_text(prompt: str, about: Mapping[str, str]) -> str:

@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 
 from diffusion.families import usual_sampling
+from diffusion.painting import Render, painting_with
 from diffusion.pipelines import SAFETY_CHECKER, Failure, PipelineError, load_pipeline, synthesize
 from evaluation import painting
-from evaluation.painting import painting_with
-from evaluation.round_trip import Render
 
 Made = Image.Image | Failure
 PICTURE = Image.new("RGB", (8, 8), "red")

@@ -1,16 +1,17 @@
-"""What paints prompts for the round trip: any pipeline of diffusers."""
+"""What paints prompts: any pipeline of diffusers."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
 
 from diffusion.families import usual_sampling
 from diffusion.pipelines import SAFETY_CHECKER, Failure, PipelineError, load_pipeline, synthesize
-from evaluation.round_trip import Render
+
+Render = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]  # prompts and seeds -> pictures
 
 _BLACK = (64, 64)  # pixels of a picture that a safety checker blackened
 
