@@ -104,7 +104,10 @@ def build_reader(config: AppConfig) -> Reader:
 
 def main(config: AppConfig) -> None:
     check_extras(config)
-    check_names(config.compare)
+    try:
+        check_names(config.compare)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--baseline", "--compare")) from error
     check_address(config.host, config.port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from page import style

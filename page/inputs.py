@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABCMeta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import gradio
 from gradio.component_meta import ComponentMeta
 
 _ADDRESSES = ("http://", "https://", "ftp://", "data:")
+_UPLOADED = "/gradio_api/file="
 
 
 class _WithoutStubs(ComponentMeta):
@@ -29,10 +31,10 @@ class PictureInput(gradio.Image, metaclass=_WithoutStubs):
         return None if payload is None or payload.path is None else _sent(payload.path, self)
 
     def move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        return super().move_resource_to_block_cache(_checked(url_or_file_path))
+        return super().move_resource_to_block_cache(_checked(url_or_file_path, self))
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        return await super().async_move_resource_to_block_cache(_checked(url_or_file_path))
+        return await super().async_move_resource_to_block_cache(_checked(url_or_file_path, self))
 
 
 class FilesInput(gradio.File, metaclass=_WithoutStubs):
@@ -45,10 +47,10 @@ class FilesInput(gradio.File, metaclass=_WithoutStubs):
         return [(_sent(file.path, self), Path(file.orig_name or file.path).name) for file in (files if isinstance(files, list) else [files])]
 
     def move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        return super().move_resource_to_block_cache(_checked(url_or_file_path))
+        return super().move_resource_to_block_cache(_checked(url_or_file_path, self))
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        return await super().async_move_resource_to_block_cache(_checked(url_or_file_path))
+        return await super().async_move_resource_to_block_cache(_checked(url_or_file_path, self))
 
 
 class WordsInput(gradio.Radio, metaclass=_WithoutStubs):
@@ -74,8 +76,10 @@ def _sent(path: str, component: Any) -> str:
     return path
 
 
-def _checked(source: Any) -> Any:
-    """Gradio would fetch addresses for whoever asks."""
-    if source is not None and str(source).strip().lower().startswith(_ADDRESSES):
+def _checked(source: Any, component: Any) -> Any:
+    """Gradio would fetch addresses for whoever asks. That of an upload is taken for its path: agents are told to send it."""
+    if source is None or not str(source).strip().lower().startswith(_ADDRESSES):
+        return source
+    if _UPLOADED not in str(source):
         raise gradio.Error("This page fetches no addresses: send the picture itself.", print_exception=False)
-    return source
+    return _sent(unquote(str(source).partition(_UPLOADED)[2]), component)

@@ -94,7 +94,7 @@ def _one(reader: Reader) -> None:
         with gradio.Row():
             about: dict[str, Any] = {"interactive": False, "height": _HEIGHT, "visible": False, "buttons": _BUTTONS, "min_width": 280}
             original = gradio.Image(label="The picture", elem_id="original", alt_text="The picture that was sent", **about)
-            painted = gradio.Image(label="Painted from the prompt", elem_id="painted", alt_text="Painted from the prompt", **about)
+            painted = gradio.Image(label="Painted from the prompt", elem_id="painted", alt_text="Painted from the prompt", format="png", **about)
 
         def paint(prompt: str, seed: float = 0) -> Any:
             """Paint a prompt.
@@ -129,7 +129,7 @@ def _one(reader: Reader) -> None:
         """Write the prompt of a picture.
 
         Args:
-            picture: the picture's file.
+            picture: the picture's file; of an agent as data:image/png;base64,...
             num_beams: hypotheses kept while searching.
             num_return_sequences: prompts to write, best first.
             do_sample: draw prompts instead of searching.
@@ -169,11 +169,11 @@ def _one(reader: Reader) -> None:
         choices = [(f"{one.word}  {one.confidence:.0%}", number) for number, one in enumerate(maps)]
         return [gradio.update(choices=choices, value=None, visible=bool(choices)), _gone()]
 
-    def look(picture: str | None, prompt: str, word: int | None) -> Any:
+    def attention(picture: str | None, prompt: str, word: int | None) -> Any:
         """Where in the picture the model looks for a word of a prompt.
 
         Args:
-            picture: the picture's file.
+            picture: the picture's file; of an agent as data:image/png;base64,...
             prompt: the model's, or any other.
             word: its number in the prompt, from 0; commas are no words.
 
@@ -197,7 +197,7 @@ def _one(reader: Reader) -> None:
     )
     prompt.input(list_words, [picture, prompt], [words, where], trigger_mode="always_last", **hidden, **one_at_a_time)
     looking = words.change(
-        look, [picture, prompt, words], where, api_name="attention", show_progress="hidden", trigger_mode="always_last", **one_at_a_time
+        attention, [picture, prompt, words], where, api_name="attention", show_progress="hidden", trigger_mode="always_last", **one_at_a_time
     )
     looking.success(lambda number: gradio.update(visible=number is not None), words, where, **hidden)
 
@@ -240,11 +240,11 @@ def _many(reader: Reader) -> None:
     table = _table(["file", "prompt", "confidence", "good to know"], ["24%", "36%", "14%", "26%"], label="Prompts", elem_id="table")
     archive = gradio.File(label="A ZIP with a text for each picture and a table (prompts.csv)", interactive=False, elem_id="archive")
 
-    def caption(files: Sequence[tuple[str, str]], progress: Any = _PROGRESS) -> tuple[str, list[list[str]], str | None]:
+    def caption_files(files: Sequence[tuple[str, str]], progress: Any = _PROGRESS) -> tuple[str, list[list[str]], str | None]:
         """Write the prompts of several pictures.
 
         Args:
-            files: pictures, or ZIP archives of them.
+            files: pictures, or ZIP archives of them; of an agent as data:image/png;base64,...
 
         Returns:
             How many, a row for each (file, prompt, confidence, what must be known), and a ZIP of texts with a table.
@@ -282,7 +282,7 @@ def _many(reader: Reader) -> None:
         results_archive(rows, path)
         return str(path)
 
-    asked.click(caption, files, [done, table, archive], api_name="caption_files", concurrency_limit=1, concurrency_id=_NETWORK)
+    asked.click(caption_files, files, [done, table, archive], api_name="caption_files", concurrency_limit=1, concurrency_id=_NETWORK)
 
 
 def _compare(reader: Reader) -> None:
@@ -295,7 +295,7 @@ def _compare(reader: Reader) -> None:
         """What our model and each baseline write for a picture.
 
         Args:
-            picture: the picture's file.
+            picture: the picture's file; of an agent as data:image/png;base64,...
 
         Returns:
             A row for each: name, prompt, confidence, seconds.

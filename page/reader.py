@@ -141,5 +141,5 @@ class Reader:
                 sure = "" if said.confidence is None else f"{said.confidence:.2f}"
                 rows.append((name, said.text, sure, f"{time.perf_counter() - begun:.2f}"))
             except Exception as error:  # of whatever library, it costs its own row
-                rows.append((name, f"failed: {printable(str(error).splitlines()[0] if str(error) else type(error).__name__)}", "", ""))
+                rows.append((name, f"failed: {printable((str(error).strip() or type(error).__name__).splitlines()[0])}", "", ""))
         return rows

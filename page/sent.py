@@ -55,12 +55,14 @@ def _pictures(path: str, name: str, archives: ExitStack) -> list[tuple[str, Read
         archive = archives.enter_context(zipfile.ZipFile(path))
     except _DAMAGED as error:
         return [(name, partial(_refuse, name, error))]
-    places = [(PurePosixPath(member.filename.replace("\\", "/")), member) for member in archive.infolist()]
-    return [(str(place), partial(_unpack, archive, member, str(place))) for place, member in places if _is_picture(place)]
+    places = [(member.filename.replace("\\", "/"), member) for member in archive.infolist()]
+    return [(str(PurePosixPath(place)), partial(_unpack, archive, member, place)) for place, member in places if _is_picture(place)]
 
 
-def _is_picture(place: PurePosixPath) -> bool:
-    return place.suffix.lower() in SUFFIXES and not any(part.startswith(".") and part != ".." for part in place.parts)
+def _is_picture(place: str) -> bool:
+    """And neither hidden nor a folder."""
+    path = PurePosixPath(place)
+    return path.suffix.lower() in SUFFIXES and not place.endswith("/") and not any(part.startswith(".") and part != ".." for part in path.parts)
 
 
 def _read(path: str, name: str) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 CSS = """
-.gradio-container { width: 100%; max-width: min(1180px, 100%) !important; min-width: 0 !important; margin: 0 auto !important; box-sizing: border-box; }
+.gradio-container { width: 100%; max-width: min(1180px, 100%) !important; min-width: 0 !important; margin: 0 auto !important; }
+.gradio-container { box-sizing: border-box; }
 .gradio-container .main { max-width: 100%; min-width: 0; box-sizing: border-box; }
 #notice textarea { font-weight: 600; }
 #words label { padding: 2px 8px; }

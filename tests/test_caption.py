@@ -190,6 +190,13 @@ def test_samples_have_the_forced_start_and_no_banned_words(write: Callable[..., 
         write(*arguments, "--sample", "--temperature", 0)
 
 
+def test_more_prompts_than_beams_raise_the_beams(write: Callable[..., Any], tmp_path: Path) -> None:
+    painted("cat", "red").save(tmp_path / "cat.png")
+    six = write(tmp_path, "--num-return", 6)[1].splitlines()
+    assert len(six) == len(set(six)) == 6
+    assert write(tmp_path, "--num-return", 1, "--num-beams", 6)[1].splitlines() == six[:1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

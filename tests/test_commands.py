@@ -11,7 +11,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -45,7 +44,6 @@ from data.store.pairs import PairDataset
 from diffusion.pipelines import PipelineError
 from inference import PromptInverter
 from model import CaptionModel
-from page.reader import PageError, Reader
 from tokenizer import TokenizerError
 from training.config import TrainConfig
 
@@ -300,24 +298,6 @@ def test_ctrl_c_while_libraries_are_imported_leaves_no_traceback() -> None:
         assert "Traceback" not in err
 
 
-def test_the_page_reads_pictures_as_caption_does(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
-    inverter = PromptInverter.from_pretrained(trained[1] / "model")
-    reader = Reader(inverter)
-    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40).save(tmp_path / "deep.png")
-    turned = Image.Exif()
-    turned[274] = 6
-    painted("cat", "red").save(tmp_path / "turned.jpg", exif=turned)
-    for name in ("deep.png", "turned.jpg"):
-        found = reader.read(str(tmp_path / name), num_beams=4, num_return_sequences=3)
-        expected = inverter.predict(tmp_path / name, num_beams=4, num_return_sequences=3)
-        assert found["prompt"] == expected.prompt
-        assert [other["prompt"] for other in found["alternatives"]] == [other.prompt for other in expected.alternatives]
-    assert reader.read(None) == {}
-    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(PageError, match=r"^x\.png: not a readable image"):
-        reader.read(str(tmp_path / "x.png"))
-
-
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "diffusers.py").write_text("raise ImportError('blocked')")
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
@@ -344,15 +324,3 @@ def test_a_git_directory_captions_and_is_trained_further(tmp_path: Path, train_h
     assert write(tmp_path / "run" / "model") != before
     with pytest.raises(TokenizerError, match=r"none/tokenizer\.json"):
         train_here("mini", "--data", data, "--init", tmp_path / "none", "--out", tmp_path / "other")
-
-
-def test_a_port_that_is_taken_is_named_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "load_inverter", lambda *_, **__: pytest.fail("a model was loaded"))
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(OSError, match=rf"cannot listen at 127\.0\.0\.1:{port} \(Address already in use\); give another --port"):
-            app.main(app.AppConfig(port=port))
-    with pytest.raises(OSError, match=r"cannot listen at no\.such\.host\.invalid:7860"):
-        app.main(app.AppConfig(host="no.such.host.invalid"))

@@ -34,6 +34,11 @@ def test_training_leaves_a_run(trained: tuple[Path, Path, str]) -> None:
     assert list(run_directory.glob("events.out.tfevents.*"))
     assert (run_directory / "report" / "samples.png").exists()
     assert "| metric | reprompt | nearest | constant |" in out
+    assert "How sure the model may be, and of which pictures, is left out: only" in out  # of so few validation pictures
+    assert f"test pictures of {run_directory.parent / 'data'}, held out from training" in out
+    card = (run_directory / "model" / "README.md").read_text()
+    assert "12 updates of" in card
+    assert "| metric | reprompt | nearest | constant |" in card
     assert f"python caption.py IMAGE_OR_FOLDER --checkpoint {run_directory / 'model'}" in out
 
 

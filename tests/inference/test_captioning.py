@@ -8,7 +8,7 @@ import random
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 class Ran:
     """What a run said and counted."""
 
-    def __init__(self, files: Sequence[Path], *outputs: Output, stub: Any = None, **options: Any) -> None:
+    def __init__(self, files: Iterable[Path], *outputs: Output, stub: Any = None, **options: Any) -> None:
         self.stub = stub or StubInverter()
         self.outcome, self.failed, self.done = Outcome(), list[str](), 0
         about: dict[str, Any] = {"decoding": {}, "by": "me"} | options
@@ -176,6 +176,23 @@ def test_rows_that_need_no_network_do_not_wait_for_it(tmp_path: Path) -> None:
     ran = Ran(sorted(tmp_path.iterdir()), waits, batch_size=2)
     assert ran.stub.batches == [[8], [7]]
     assert waits.prompts[:3] == ["a castle 0", "picture 8", "a castle 1"]
+
+
+def test_rows_are_written_as_soon_as_they_are_known(tmp_path: Path) -> None:
+    """And not when a batch that they have no part in is full: whoever ends the run keeps them."""
+    files, written = [], list[int]()
+    for number in range(40):
+        files.append(tmp_path / f"{number:02}.png")
+        carrying(files[-1], f"a castle {number}")
+    kept = Kept()
+
+    def asked() -> Iterator[Path]:
+        for file in files:
+            written.append(len(kept.rows))
+            yield file
+
+    Ran(asked(), kept, batch_size=2)
+    assert [number - count for number, count in enumerate(written)] == [0, 1, 2, 3, 4, 5] + 34 * [5]  # three batches are read ahead
 
 
 def test_guesses_and_what_is_not_understood_are_counted_by_kind(folder: Path) -> None:

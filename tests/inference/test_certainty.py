@@ -148,8 +148,9 @@ def test_label_smoothing_that_a_config_does_not_say_is_said(kind: str, tmp_path:
 
 def test_ours_knows_its_label_smoothing(tmp_path: Path, pairs: Path) -> None:
     directory = checkpoint("ours", tmp_path / "model")
-    learn(directory, pairs, label_smoothing=0.5)
+    found = learn(directory, pairs, label_smoothing=0.5)
     assert load_inverter(directory).confidence.label_smoothing == 0.1
+    assert learn(directory, pairs) == found
 
 
 @pytest.mark.parametrize(("training", "validation", "message"), [(19, 21, "only 19 training pictures"), (100, 19, "only 19 validation pictures")])

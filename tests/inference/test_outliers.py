@@ -141,13 +141,15 @@ def test_a_part_fills_the_picture_or_the_picture_is_there_four_times() -> None:
     assert torch.allclose(tiled[..., :24], tiled[..., 24:])
     assert torch.allclose(tiled[..., :16, :], tiled[..., 16:, :])
     assert torch.allclose(tiled[0, 0, 0, :24], pixels[0, 0, 0].view(24, 2).mean(1))
-    spans = []
-    for seed in range(60):
-        row = KINDS["enlarged"](pixels, seeded(seed))[0, 0, 7]
-        spans.append(float(row[-1] - row[0]))
-        assert (row.diff() >= -1e-3).all()
-    assert 0.15 < min(spans) < 0.3
-    assert 0.5 < max(spans) < 0.65
+    for turned in (False, True):
+        spans = []
+        for seed in range(60):
+            made = KINDS["enlarged"](pixels.transpose(2, 3) if turned else pixels, seeded(seed))[0, 0]
+            row = made[:, 7] if turned else made[7]
+            spans.append(float(row[-1] - row[0]))
+            assert (row.diff() >= -1e-3).all()
+        assert 0.15 < min(spans) < 0.3
+        assert 0.5 < max(spans) < 0.65
 
 
 def test_turns_are_quarters() -> None:

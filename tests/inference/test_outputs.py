@@ -196,13 +196,23 @@ def test_of_two_runs_on_one_file_the_second_is_refused(kind: Any, tmp_path: Path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_outputs_are_closed_where_a_later_one_cannot_be_opened(tmp_path: Path) -> None:
+def test_outputs_are_closed_at_the_end_and_where_a_later_one_cannot_be_opened(tmp_path: Path) -> None:
+    held: list[JsonLines] = []
+
+    def build() -> JsonLines:
+        held.append(JsonLines(tmp_path / "a", "skip", "me"))
+        return held[-1]
+
     def fails() -> Any:
         raise OutputError("no")
 
-    with pytest.raises(OutputError, match="no"), opened([lambda: JsonLines(tmp_path / "a", "skip", "me"), fails]):
+    with opened([build]) as outputs:
+        assert outputs == held
+    with pytest.raises(OutputError, match="no"), opened([build, fails]):
         pass
-    JsonLines(tmp_path / "a", "skip", "me").close()  # nobody holds it
+    with opened([build]):  # nobody holds it
+        pass
+    assert len(held) == 3
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -319,6 +329,15 @@ def test_a_text_of_any_encoding_is_added_to(encoding: str, tmp_path: Path) -> No
     (tmp_path / "a.txt").write_text("ein Café, grün", encoding=encoding)
     Sidecars(".txt", "append").write(row(tmp_path / "a.png", "猫"))
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "ein Café, grün, 猫\n"
+
+
+@pytest.mark.parametrize("existing", ["append", "prepend"])
+def test_a_text_to_which_nothing_is_added_stays_to_the_byte(existing: Any, tmp_path: Path) -> None:
+    before = "  ein Café".encode("utf-16")
+    (tmp_path / "a.txt").write_bytes(before)
+    for prompt in ("ein Café", ""):
+        Sidecars(".txt", existing).write(row(tmp_path / "a.png", prompt))
+        assert (tmp_path / "a.txt").read_bytes() == before
 
 
 @pytest.mark.parametrize("existing", ["append", "prepend"])
@@ -456,6 +475,9 @@ def test_the_original_is_never_written(tmp_path: Path, pictures: Callable[..., P
     (tmp_path / "link").symlink_to(tmp_path / "in")
     with pytest.raises(OutputError, match="would be the file itself"):
         copies(tmp_path, "overwrite", into="link").has(file)
+    found = tmp_path / "link" / "deep" / "a.webp"
+    with pytest.raises(OutputError, match="would be the file itself"):
+        Copies(tmp_path / "in", "overwrite", {found: tmp_path / "link"}).has(found)
 
 
 def test_a_damaged_picture_has_no_copy(tmp_path: Path, pictures: Callable[..., Path]) -> None:

@@ -34,6 +34,7 @@ def predicted(*tokens: tuple[str, float], start: str = "") -> Prediction:
         ("a cat, a photo of a dog", None, "a cat", ["a photo of a dog"]),  # after the first comma nothing is a medium
         ("a king of spades", None, "a king of spades", []),
         ("one two three four five photo of a cat", None, "one two three four five photo of a cat", []),
+        ("a one two three four photo of a cat", "one two three four photo", "a cat", []),
         ("artist of the year", None, "artist of the year", []),
         ("a photo of", None, "a photo of", []),
         ("a drawing, of a cat", None, "a drawing", ["of a cat"]),

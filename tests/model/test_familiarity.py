@@ -96,6 +96,20 @@ def test_it_sees_the_mean_and_the_spread_over_all_places() -> None:
     assert Familiarity.pooled(torch.ones(2, PLACES, WIDTH)).isfinite().all()  # pictures of one colour
 
 
+def test_features_are_measured_in_deviations_of_those_known() -> None:
+    """Whatever the encoder's own scale is."""
+    known, some = features(300), features(20, seed=1)
+    measures = []
+    for scale, shift in ((1.0, 0.0), (40.0, 300.0)):
+        pooled, ours = Familiarity.pooled(known) * scale + shift, Familiarity.pooled(some) * scale + shift
+        torch.manual_seed(0)
+        measure = Familiarity(WIDTH)
+        measure.standardise(pooled)
+        measures.append(measure.log_odds(ours))
+        assert torch.allclose(measure.mean, pooled.mean(0))
+    assert torch.allclose(*measures, atol=2e-2)
+
+
 def test_features_far_out_say_no_more_than_eight_deviations(measure: Familiarity) -> None:
     far, farther = features(3, shift=1e4), features(3, shift=1e6)
     assert torch.allclose(measure.strangeness(far), measure.strangeness(farther), atol=1e-2)

@@ -51,7 +51,7 @@ def names(*files: Path) -> list[str]:
 def test_files_and_archives_give_their_pictures_in_order(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     (tmp_path / "notes.txt").write_bytes(b"no picture")
-    archive = zipped(tmp_path / "b.zip", [("x.png", PNG), ("deep/er/y.JPG", b"jpeg"), ("notes.txt", b"no"), ("deep/", b"")])
+    archive = zipped(tmp_path / "b.zip", [("x.png", PNG), ("deep/er/y.JPG", b"jpeg"), ("notes.txt", b"no"), ("deep.png/", b""), ("x.png\\", b"")])
     found = read(tmp_path / "a.png", archive, tmp_path / "notes.txt")
     # a file by itself was sent to be read; what it is, its reader says
     assert found == [("a.png", PNG), ("x.png", PNG), ("deep/er/y.JPG", b"jpeg"), ("notes.txt", b"no picture")]

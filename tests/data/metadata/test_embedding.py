@@ -300,6 +300,17 @@ def test_what_made_the_picture_is_read_beside_a_guess() -> None:
         read_image_metadata(opened(damaged))
 
 
+def test_a_guess_is_told_before_what_is_not_understood() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = 'prompt: {"1": {"class_type": "KSampler", "inputs": {}}}'
+    content = saved("JPEG", noise(), exif=exif)
+    with pytest.raises(MetadataError) as raised:
+        read_image_metadata(opened(content))
+    assert raised.value.kind == "ComfyUI"
+    with pytest.raises(GuessedPromptError):
+        read_image_metadata(opened(marked(content, guessed_text("a guess", ABOUT))))
+
+
 def test_other_versions_are_no_guesses() -> None:
     for version in ("v1.6.0", "Reprompt", "guessed by Repromptx"):
         found = read_image_metadata(opened(png({"parameters": f"a castle\nSteps: 20, Sampler: Euler a, Seed: 5, Version: {version}"})))
