@@ -191,11 +191,9 @@ def _one(reader: Reader) -> None:
     asking = asked.click(predict, [picture, *options], details, api_name="predict", **one_at_a_time)
     sent = picture.change(lambda: [*show({}), _gone(), _gone()], None, [*shown, words, where], queue=False, **hidden)
     for reading in (asking, sent.then(predict, [picture, *options], details, api_visibility="private", **one_at_a_time)):
-        reading.success(show, details, shown, **hidden).success(list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time)
-    candidates.input(lambda text: text, candidates, prompt, **hidden).success(
-        list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time
-    )
-    prompt.input(list_words, [picture, prompt], [words, where], trigger_mode="always_last", **hidden, **one_at_a_time)
+        reading.success(show, details, shown, **hidden)
+    candidates.input(lambda text: text, candidates, prompt, **hidden)
+    prompt.change(list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time)
     looking = words.change(
         attention, [picture, prompt, words], where, api_name="attention", show_progress="hidden", trigger_mode="always_last", **one_at_a_time
     )

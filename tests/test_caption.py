@@ -454,6 +454,7 @@ def test_a_run_that_was_killed_is_gone_on_with(model: str, write: Callable[..., 
     assert listing(tmp_path)[:1] == ["a.jsonl"]  # no lock stays
 
 
+@pytest.mark.slow
 def test_whoever_reads_the_first_lines_alone_sees_no_error(model: str, tmp_path: Path) -> None:
     for number in range(200):
         coloured(number, 32).save(tmp_path / f"{number:03}.png")

@@ -15,8 +15,8 @@ from PIL import Image
 import evaluate
 from data.errors import ShardError
 from data.splits import SPLITS
+from diffusion import painting
 from diffusion.pipelines import SAFETY_CHECKER, Failure
-from evaluation import painting
 from inference import PromptInverter
 from model import CaptionModel, CheckpointError
 
@@ -142,8 +142,8 @@ def test_a_painter_that_fails_costs_the_round_trip_alone(
 
 def test_evaluate_searches_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, Any]] = []
-    search = CaptionModel.search
-    monkeypatch.setattr(CaptionModel, "search", lambda self, pixels, **how: told.append(how) or search(self, pixels, **how))
+    search = CaptionModel.search_on
+    monkeypatch.setattr(CaptionModel, "search_on", lambda self, features, **how: told.append(how) or search(self, features, **how))
     where = ("--json", tmp_path / "out.json")
     evaluate_here(*where, "--limit", "2", "--num-beams", "3", "--length-penalty", "0.5", "--max-new-tokens", "4")
     content = json.loads((tmp_path / "out.json").read_text())

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from diffusion import painting
 from diffusion.families import usual_sampling
 from diffusion.painting import Render, painting_with
 from diffusion.pipelines import SAFETY_CHECKER, Failure, PipelineError, load_pipeline, synthesize
-from evaluation import painting
 
 Made = Image.Image | Failure
 PICTURE = Image.new("RGB", (8, 8), "red")

@@ -1,6 +1,5 @@
 from types import SimpleNamespace
 
-import pytest
 import torch
 from PIL import Image
 
@@ -10,7 +9,7 @@ from evaluation.inverting import InverterCaptioner
 class Told:
     """An inverter that writes what it is told, and what it was asked with."""
 
-    def __init__(self, *written: tuple[str, list[float]]) -> None:
+    def __init__(self, *written: tuple[str, float]) -> None:
         self.written = written
         self.model = torch.nn.Linear(3, 2).to(torch.bfloat16)
         self.model.dtype = torch.bfloat16  # type: ignore[assignment]
@@ -21,19 +20,17 @@ class Told:
 
     def predict(self, images: list[Image.Image], **how: object) -> list[SimpleNamespace]:
         self.asked = how
-        return [SimpleNamespace(prompt=text, tokens=[("t", number) for number in numbers]) for text, numbers in self.written]
+        return [SimpleNamespace(prompt=text, confidence=sure) for text, sure in self.written]
 
 
-def test_the_confidence_of_a_text_is_the_probability_of_all_its_tokens() -> None:
-    told = Told(("a cat", [-0.5, -1.5]), ("", []), ("x", [float("nan")]))
-    found = InverterCaptioner(told, "there").caption([Image.new("RGB", (4, 4))] * 3)
-    assert [one.text for one in found] == ["a cat", "", "x"]
-    assert found[0].confidence == pytest.approx(0.1353, abs=1e-4)
-    assert found[1].confidence is found[2].confidence is None
+def test_its_confidence_is_that_of_the_prediction() -> None:
+    told = Told(("a cat", 0.25), ("", 1.0))
+    found = InverterCaptioner(told, "there").caption([Image.new("RGB", (4, 4))] * 2)
+    assert [(one.text, one.confidence) for one in found] == [("a cat", 0.25), ("", 1.0)]
 
 
 def test_it_says_what_it_is_and_searches_as_it_is_told() -> None:
-    told = Told(("a", []))
+    told = Told(("a", 0.5))
     captioner = InverterCaptioner(told, "there", num_beams=2, length_penalty=0.5, max_new_tokens=9)
     assert (captioner.about.source, captioner.about.fingerprint, captioner.about.precision) == ("there", "known", "bfloat16")
     assert captioner.about.parameters == 8
