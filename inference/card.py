@@ -38,7 +38,7 @@ def model_card(config: ModelConfig, parameters: int, training: Training | None =
     facts: dict[str, object] = {"library_name": "reprompt", "pipeline_tag": "image-to-text", "tags": ["image-to-text", "prompt-recovery"]}
     if training is not None and training.base_model:
         facts["base_model"] = training.base_model
-    lines = ["---", *(f"{name}: {json.dumps(value)}" for name, value in facts.items()), "---", ""]  # JSON is YAML too
+    lines = ["---", *(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in facts.items()), "---", ""]  # JSON is YAML too
     size = " x ".join(map(str, config.preprocessing.size))
     lines += [
         "# A Reprompt model",
