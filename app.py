@@ -133,6 +133,7 @@ def main(config: AppConfig) -> None:
 
 if __name__ == "__main__":
     begin_command()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that uploads are removed however it ends
     try:
         main(CONFIG)
     except (CheckpointError, MissingExtraError, OSError, ShardError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -40,6 +41,12 @@ def command(script: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Pop
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     # a session of its own, whose processes can be signalled together
     return subprocess.Popen(line, **pipes, text=True, cwd=cwd, env=os.environ | _ENVIRONMENT, preexec_fn=listen, start_new_session=True)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def run(script: str, *arguments: object, cwd: Path = ROOT, fails: bool = False) -> tuple[str, str]:

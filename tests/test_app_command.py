@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import sys
+import time
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gradio
+import httpx
 import pytest
-from commands import run
+from commands import command, free_port, run
 from gradio.utils import _parse_file_size
 from inverters import tiny_inverter
 
@@ -120,3 +123,23 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     assert len(err.splitlines()) == 1
     assert "none is not a directory" in err
     assert sys.executable not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_uploads_are_gone_when_the_page_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: signal.Signals) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    port = free_port()
+    process = command("app.py", "--port", port, "--paint", "")
+    for _ in range(600):
+        try:
+            sent = httpx.post(f"http://127.0.0.1:{port}/gradio_api/upload", files={"files": ("mine.png", b"mine")})
+            break
+        except httpx.TransportError:
+            assert process.poll() is None
+            time.sleep(0.1)
+    assert [path.read_bytes() for path in (tmp_path / "uploads").rglob("mine.png")] == [b"mine"], sent.text
+    process.send_signal(end)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert list((tmp_path / "uploads").rglob("mine.png")) == []

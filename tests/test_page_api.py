@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from archives import encoded
-from commands import ROOT
+from commands import ROOT, free_port
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -30,12 +30,6 @@ from inference import PromptInverter
 EXAMPLE = ROOT / "docs" / "examples" / "1.png"
 TRUTH = EXAMPLE.with_suffix(".txt").read_text().strip()
 ENDPOINTS = {"/predict", "/attention", "/paint", "/caption_files", "/compare"}
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

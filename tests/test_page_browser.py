@@ -21,9 +21,8 @@ import numpy as np
 import psutil
 import pytest
 from archives import encoded
-from commands import ROOT
+from commands import ROOT, free_port
 from PIL import Image, PngImagePlugin
-from test_page_api import free_port
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -53,8 +53,9 @@ def test_training_is_told_where_there_was_one() -> None:
     assert "\n- a cat on a beach\n- --- two dogs\n" in text
     assert f"95 % intervals:\n\n{FULL.evaluation}\n" in text
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Training", "Evaluation", "Limits", "Licence"]
-    _, less = front_matter(model_card(tiny_config(), 1, Training(data="x", pairs="1 pair", steps="1 update")))
+    facts, less = front_matter(model_card(tiny_config(), 1, Training(data="x", pairs="1 pair", steps="1 update")))
     assert re.findall(r"^## (.+)$", less, re.MULTILINE) == ["Training", "Limits", "Licence"]
+    assert "base_model" not in facts
     assert "It began with" not in less
     assert "Prompts like those" not in less
 

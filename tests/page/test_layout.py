@@ -173,6 +173,14 @@ def test_results_are_kept_where_gradio_removes_them(tmp_path: Path, uploads: Pat
     assert not any(Path(path).exists() for path in packed)
 
 
+def test_uploads_are_kept_for_an_hour_and_so_many_requests_wait() -> None:
+    page = build_page(Reader(tiny_inverter()), name="m")
+    assert page.delete_cache == (3600, 3600)  # looked for every hour, older than an hour
+    assert page._queue.max_size == 64
+    limits = {one.name: (one.concurrency_id, one.concurrency_limit) for one in page.fns.values()}
+    assert {limits[name] for name in ("predict", "caption_files", "list_words", "attention")} == {("network", 1)}
+
+
 def test_a_painted_picture_stands_beside_the_one_that_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     coloured(1, 64).save(tmp_path / "a.png")
     asked: list[Any] = []

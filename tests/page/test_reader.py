@@ -87,6 +87,12 @@ def test_metadata_that_are_not_understood_cost_nothing_but_themselves(tmp_path: 
     assert found["prompt"]
 
 
+def test_a_grid_of_pictures_is_known_by_its_name_too(tmp_path: Path) -> None:
+    reader, text = Reader(tiny_inverter()), "a castle\nSteps: 20, Sampler: Euler a, Seed: 5, Size: 64x64"
+    for name, metadata in (("grid-0001.png", None), ("one.png", "a castle")):
+        assert reader.read(saved(tmp_path / name, Image.new("RGB", (64, 140)), parameters=text))["metadata"] == metadata
+
+
 def test_unfamiliar_pictures_are_said_to_be_so() -> None:
     for familiarity, familiar in ((0.5, True), (0.0, False), (None, True)):
         row = Reader(StubInverter()).as_row("a.png", said("a cat", familiarity=familiarity))  # type: ignore[arg-type]

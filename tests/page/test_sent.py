@@ -51,10 +51,11 @@ def names(*files: Path) -> list[str]:
 def test_files_and_archives_give_their_pictures_in_order(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     (tmp_path / "notes.txt").write_bytes(b"no picture")
-    archive = zipped(tmp_path / "b.zip", [("x.png", PNG), ("deep/er/y.JPG", b"jpeg"), ("notes.txt", b"no"), ("deep.png/", b""), ("x.png\\", b"")])
+    members = [("x.png", PNG), ("deep/er/y.JPG", b"jpeg"), ("notes.txt", b"no"), ("deep.png/", b""), ("x.png\\", b""), ("win\\z.png", b"win")]
+    archive = zipped(tmp_path / "b.zip", members)
     found = read(tmp_path / "a.png", archive, tmp_path / "notes.txt")
     # a file by itself was sent to be read; what it is, its reader says
-    assert found == [("a.png", PNG), ("x.png", PNG), ("deep/er/y.JPG", b"jpeg"), ("notes.txt", b"no picture")]
+    assert found == [("a.png", PNG), ("x.png", PNG), ("deep/er/y.JPG", b"jpeg"), ("win/z.png", b"win"), ("notes.txt", b"no picture")]
 
 
 def test_hidden_files_and_folders_of_an_archive_are_passed_over(tmp_path: Path) -> None:
