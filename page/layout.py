@@ -26,6 +26,8 @@ _CANDIDATES = 3
 _HEIGHT = 320  # of pictures, in pixels
 _BUTTONS: Any = ["download", "fullscreen"]  # and none that sends them elsewhere
 _PROGRESS = gradio.Progress()
+_HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+_LAST: dict[str, Any] = {"trigger_mode": "always_last"}  # however quick a visitor is, what is asked for last is done
 
 
 @contextmanager
@@ -113,8 +115,8 @@ def _one(reader: Reader) -> None:
                 return [gradio.update(visible=True), gradio.update(value=reader.shown(path), visible=True)]
 
         painting = again.click(paint, [prompt, seed], painted, api_name="paint", concurrency_limit=1, concurrency_id="paint")
-        painting.success(beside, picture, [painted, original], api_visibility="private", show_progress="hidden")
-        picture.change(lambda: [_gone(), _gone()], None, [painted, original], api_visibility="private", show_progress="hidden", queue=False)
+        painting.success(beside, picture, [painted, original], **_HIDDEN, **_LAST)
+        picture.change(lambda: [_gone(), _gone()], None, [painted, original], queue=False, **_HIDDEN, **_LAST)
 
     def predict(
         picture: str | None,
@@ -187,17 +189,14 @@ def _one(reader: Reader) -> None:
 
     shown = [notice, prompt, sure, candidates, metadata, details]
     one_at_a_time: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": _NETWORK}
-    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     asking = asked.click(predict, [picture, *options], details, api_name="predict", **one_at_a_time)
-    sent = picture.change(lambda: [*show({}), _gone(), _gone()], None, [*shown, words, where], queue=False, **hidden)
-    for reading in (asking, sent.then(predict, [picture, *options], details, api_visibility="private", **one_at_a_time)):
-        reading.success(show, details, shown, **hidden)
-    candidates.input(lambda text: text, candidates, prompt, **hidden)
-    prompt.change(list_words, [picture, prompt], [words, where], **hidden, **one_at_a_time)
-    looking = words.change(
-        attention, [picture, prompt, words], where, api_name="attention", show_progress="hidden", trigger_mode="always_last", **one_at_a_time
-    )
-    looking.success(lambda number: gradio.update(visible=number is not None), words, where, **hidden)
+    sent = picture.change(lambda: [*show({}), _gone(), _gone()], None, [*shown, words, where], queue=False, **_HIDDEN, **_LAST)
+    for reading in (asking, sent.then(predict, [picture, *options], details, api_visibility="private", **one_at_a_time, **_LAST)):
+        reading.success(show, details, shown, **_HIDDEN, **_LAST)
+    candidates.input(lambda text: text, candidates, prompt, **_HIDDEN, **_LAST)
+    prompt.change(list_words, [picture, prompt], [words, where], **_HIDDEN, **one_at_a_time, **_LAST)
+    looking = words.change(attention, [picture, prompt, words], where, api_name="attention", show_progress="hidden", **one_at_a_time, **_LAST)
+    looking.success(lambda number: gradio.update(visible=number is not None), words, where, **_HIDDEN, **_LAST)
 
 
 def _table(headers: list[str], widths: list[str | int], **options: Any) -> Any:

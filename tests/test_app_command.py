@@ -139,6 +139,7 @@ def test_uploads_are_gone_when_the_page_is_ended(tmp_path: Path, monkeypatch: py
             assert process.poll() is None
             time.sleep(0.1)
     assert [path.read_bytes() for path in (tmp_path / "uploads").rglob("mine.png")] == [b"mine"], sent.text
+    time.sleep(2)  # it answers before it waits to be ended
     process.send_signal(end)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

@@ -22,6 +22,7 @@ import psutil
 import pytest
 from archives import encoded
 from commands import ROOT, free_port
+from gradio_client import Client, handle_file
 from PIL import Image, PngImagePlugin
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
@@ -233,6 +234,47 @@ def test_two_visitors_at_once_have_their_own_answers(visitor: Visitor, browser: 
     other.close()
 
 
+def test_whoever_is_quicker_than_the_page_gets_the_last_that_was_asked_for(visitor: Visitor, address: str, tmp_path: Path) -> None:
+    page = visitor.page
+    visitor.send(EXAMPLES / "1.png")
+    visitor.words_become(*truth(1).split())
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for number in range(120):
+            archive.write(EXAMPLES / "2.png", f"{number}.png")
+    client = Client(address, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
+    busy = client.submit([handle_file(str(tmp_path / "many.zip"))], api_name="/caption_files")  # others' pictures come first
+    examples = page.locator("button.gallery-item")
+    examples.nth(1).click()
+    sync_api.expect(page.locator("#words label")).to_have_count(0, timeout=2000)  # at once
+    for number in (3, 4, 6):
+        examples.nth(number - 1).click()
+        time.sleep(0.1)
+    assert not busy.done()
+    visitor.prompt_becomes(truth(6))
+    visitor.words_become(*truth(6).replace(",", "").split())
+    assert busy.result()[0] == "120 read, 0 failed."
+    labels = page.locator("#words label")
+    for number in (0, 3, 1):
+        labels.nth(number).hover()
+    sync_api.expect(labels.nth(1).locator("input")).to_be_checked()
+    visitor.picture("#where")
+    client.close()
+
+
+def test_what_was_said_of_one_picture_is_not_said_of_the_next(visitor: Visitor, tmp_path: Path) -> None:
+    """Also where both have one prompt, or the next cannot be read."""
+    page = visitor.page
+    visitor.send(EXAMPLES / "1.png")
+    visitor.words_become(*truth(1).split())
+    page.hover("#words label:has-text('panda')")
+    visitor.picture("#where")
+    page.locator("button.gallery-item").first.click()
+    sync_api.expect(page.locator("#where img")).to_have_count(0)
+    visitor.prompt_becomes(truth(1))
+    visitor.words_become(*truth(1).split())
+    assert page.locator("#words input:checked").count() == 0
+
+
 def test_an_archive_goes_in_and_one_comes_out(visitor: Visitor, tmp_path: Path) -> None:
     page = visitor.page
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
@@ -260,6 +302,7 @@ def test_the_others_are_compared_with(visitor: Visitor) -> None:
     visitor.go_to("Compare")
     visitor.send(EXAMPLES / "1.png", into="#other-picture")
     visitor.picture("#other-picture")
+    assert page.locator("#other-picture").bounding_box()["width"] > 900
     page.click("#compare")
     table = page.locator("#compared")
     for text in ("reprompt", truth(1), "constant", "blip=/no/such/directory", "failed: "):
