@@ -146,10 +146,12 @@ from data.errors import MissingExtraError
 from diffusion.painting import painting_with
 from diffusion.pipelines import PipelineError
 from inference import load_inverter
+from inference.beside import Copies, Sidecars
 from inference.captioning import Captioning, Outcome, Wording
 from inference.files import find_images, listed_paths
+from inference.line_files import JsonLines, Table
 from inference.loading import Inverter
-from inference.outputs import Copies, JsonLines, Output, Printed, Sidecars, Table, opened
+from inference.outputs import Output, Printed, opened
 from inference.reranking import BayesRisk, ClipFit, Rendering, Reranker
 from inference.rows import printable
 from model import CheckpointError, NotFiniteError

@@ -60,7 +60,7 @@ from tqdm import tqdm
 
 from data.embeddings import sentence_model_at_hand
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
-from data.files import read_json, write_text
+from data.files import read_json
 from data.loading.examples import Batch
 from data.store.directory import DATASET_FILE, is_finished
 from diffusion.contact_sheet import contact_sheet
@@ -74,9 +74,9 @@ from evaluation.overlap import exact_match, token_f1
 from evaluation.provenance import provenance, without_password
 from evaluation.report import markdown
 from inference import PromptInverter, load_inverter
-from inference.card import CARD_FILE, Training, model_card
+from inference.card import Training, write_card
 from inference.certainty import learn_certainty
-from model import CheckpointError, EncoderError, NotFiniteError, load_model
+from model import CheckpointError, EncoderError, NotFiniteError
 from model.familiarity import Familiarity
 from peers import PeerNetwork
 from tokenizer import TOKENIZER_FILE, PromptTokenizer, TokenizerError
@@ -384,7 +384,7 @@ def _conclude(config: TrainConfig, run: Path, data: TrainingData, progress: Prog
     except KeyboardInterrupt:
         sys.exit(f"\nThe comparison was stopped; the model is whole in {run / MODEL}. To have the report later: {resume_command()}")
     if config.network == "reprompt":
-        _write_card(config, run, data, progress, table)
+        write_card(run / MODEL, _about(config, data, progress, table))
     with closing(Tracker(run, progress.step)) as tracker:
         tracker.settings(config, outcome | {"test/best_validation_loss": progress.best_loss})
     print(f"model         {run / MODEL}")
@@ -409,9 +409,9 @@ def _learn_certainty(config: TrainConfig, run: Path, data: TrainingData) -> None
         print(f"How sure the model may be, and of which pictures, is left out: {error}")
 
 
-def _write_card(config: TrainConfig, run: Path, data: TrainingData, progress: Progress, table: str) -> None:
-    model = load_model(run / MODEL)
-    about = Training(
+def _about(config: TrainConfig, data: TrainingData, progress: Progress, table: str) -> Training:
+    """For the model card."""
+    return Training(
         data=without_password(config.data),
         pairs=str(data),
         steps=f"{progress.step} updates of {config.batch_size * config.accumulate} pairs on each process",
@@ -419,7 +419,6 @@ def _write_card(config: TrainConfig, run: Path, data: TrainingData, progress: Pr
         evaluation=table,
         examples=[prompt for prompt in data.some_prompts(SHOWN_PROMPTS) if prompt.strip()],
     )
-    write_text(run / MODEL / CARD_FILE, model_card(model.config, sum(parameter.numel() for parameter in model.parameters()), about))
 
 
 def _compare(config: TrainConfig, run: Path, data: TrainingData) -> tuple[dict[str, float], str]:

@@ -26,7 +26,8 @@ from rounds import median_seconds_when_warm, report
 
 from inference import DEFAULT_CHECKPOINT, load_inverter
 from inference.captioning import Captioning, Outcome
-from inference.outputs import JsonLines, opened
+from inference.line_files import JsonLines
+from inference.outputs import opened
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -253,11 +252,6 @@ def _peak_memory() -> Iterator[list[int]]:
     finally:
         over.set()
         thread.join()
-
-
-def as_confidence(log_probability: float) -> float | None:
-    """A text's probability from its logarithm; none where that is no number."""
-    return math.exp(min(0.0, log_probability)) if math.isfinite(log_probability) else None
 
 
 def file_name(name: str) -> str:

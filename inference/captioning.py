@@ -140,14 +140,12 @@ class Captioning:
         waiting: list[tuple[PictureFile, list[Output]]] = []
 
         def write() -> None:
-            seen = [file for file, _ in waiting if file.image is not None]
-            found = self._predict([file.image for file in seen if file.image is not None])
-            predictions = dict(zip(map(id, seen), found, strict=True))
+            found = iter(self._predict([file.image for file, _ in waiting if file.image is not None]))
             for file, lacking in waiting:
                 if file.error is not None:
                     lost(file.path, file.error.kind, str(file.error))
                     continue
-                row = self._row(file, predictions.get(id(file)), compare)
+                row = self._row(file, next(found) if file.image is not None else None, compare)
                 try:
                     for output in lacking:
                         output.write(row)

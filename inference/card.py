@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model import ModelConfig
+from data.files import write_text
+from model import ModelConfig, load_model
 
 CARD_FILE = "README.md"
 
@@ -76,6 +77,16 @@ def model_card(config: ModelConfig, parameters: int, training: Training | None =
         "",
     ]
     return "\n".join(lines)
+
+
+def write_card(directory: Path, training: Training) -> None:
+    """Into the checkpoint that a run has made.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    model = load_model(directory)
+    write_text(directory / CARD_FILE, model_card(model.config, sum(parameter.numel() for parameter in model.parameters()), training))
 
 
 def read_card(directory: Path) -> str:

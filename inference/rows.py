@@ -52,6 +52,11 @@ class Row:
         return row | {"note": self.note, "by": self.by}
 
 
+def one_line(prompt: str) -> str:
+    """A prompt with one space where it has any: what ends a line or a column is none of it."""
+    return " ".join(prompt.split())
+
+
 def printable(name: object) -> str:
     """A file's name on one line, in UTF-8: what ends a line, moves the cursor or is no text is written with backslashes."""
     return "".join(one if _is_plain(one) else one.encode("unicode_escape", "surrogatepass").decode() for one in str(name))

@@ -40,12 +40,12 @@ class Confidence:
     def of_text(self, log_probs: Sequence[float]) -> float:
         """The probability that a whole text is right, word for word, from what `without_smoothing` gave of its tokens."""
         if self.scale is None:
-            return math.exp(sum(log_probs))
+            return self.of_piece(log_probs)
         return float(1 / (1 + np.exp(-np.dot(self.scale, _evidence(log_probs)).clip(-700, 700))))
 
     def of_piece(self, log_probs: Sequence[float]) -> float:
         """The probability that some of a text's tokens are right where all before them are."""
-        return math.exp(sum(log_probs))
+        return math.exp(min(0.0, sum(log_probs)))  # rounding may lead above
 
 
 def _evidence(log_probs: Sequence[float]) -> tuple[float, float, float]:

@@ -15,8 +15,7 @@ from typing import Any
 from PIL import Image
 
 from data.errors import ImageError, MissingExtraError
-from data.images import decoded_rgb, opened_image, read_image
-from data.metadata.tools import MetadataError, read_image_metadata
+from data.images import read_image
 from diffusion.painting import painting_with
 from diffusion.pipelines import PipelineError
 from evaluation.captioners import Captioner, CaptionerError
@@ -25,6 +24,7 @@ from inference.inverter import PromptInverter
 from inference.loading import Inverter
 from inference.parts import prompt_parts
 from inference.prediction import NOT_FAMILIAR, Prediction
+from inference.reading import read_picture_file
 from inference.rows import Row, printable
 from model import CheckpointError, NotFiniteError
 from page.sent import MOST_BYTES, SentError
@@ -69,17 +69,13 @@ class Reader:
         with explained(picture):
             if Path(picture).stat().st_size > MOST_BYTES:
                 raise ImageError(f"{Path(picture).name}: larger than {MOST_BYTES >> 20} MB", "large file")
-            with opened_image(Path(picture)) as opened:
-                try:
-                    found = read_image_metadata(opened, name=Path(picture).name)
-                    metadata, misread = (found.prompt if found else None), ""
-                except MetadataError as error:
-                    metadata, misread = None, str(error)
-                image = self.inverter.reduced(decoded_rgb(opened, picture))
-            row = self.as_row(Path(picture).name, self.inverter.predict(image, **decoding))
+            file = read_picture_file(Path(picture), reduced=self.inverter.reduced, metadata=True, always_decode=True)
+            if file.image is None:
+                raise file.error or ImageError(f"{Path(picture).name} cannot be read")
+            row = self.as_row(Path(picture).name, self.inverter.predict(file.image, **decoding))
             return row.as_json() | {
-                "metadata": metadata,
-                "misread_metadata": misread,
+                "metadata": file.prompt,
+                "misread_metadata": file.misread,
                 "is_familiar": row.prediction is None or row.prediction.is_familiar,
             }
 

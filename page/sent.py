@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NoReturn, TypeAlias
 
 from data.images import SUFFIXES
-from inference.rows import Row, printable
+from inference.line_files import COLUMNS, table_line
+from inference.rows import Row, one_line, printable
 
 MOST_PICTURES = 500  # of one request
 MOST_BYTES = 64 << 20  # of one picture
@@ -91,17 +91,14 @@ def _limited(size: int, name: str) -> None:
 
 
 def results_archive(rows: Sequence[tuple[str, Row]], path: Path) -> None:
-    """A ZIP with a text for each picture, beside where the picture was, and a table of all."""
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(["file", "prompt", "source", "confidence", "familiarity", "note"])
+    """A ZIP with a text for each picture, beside where the picture was, and the table of all that caption.py --csv writes."""
+    table = [",".join(COLUMNS)]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         used: set[str] = set()
         for name, row in rows:
-            about = row.as_json()
-            writer.writerow([printable(name), *(about.get(key, "") for key in ("prompt", "source", "confidence", "familiarity", "note"))])
-            archive.writestr(_text_name(name, used), f"{' '.join(row.prompts[0].split())}\n")
-        archive.writestr("prompts.csv", table.getvalue())
+            table.append(table_line(replace(row, file=Path(name))))
+            archive.writestr(_text_name(name, used), f"{one_line(row.prompts[0])}\n")
+        archive.writestr("prompts.csv", "".join(f"{line}\n" for line in table))
 
 
 def _text_name(name: str, used: set[str]) -> str:

@@ -35,7 +35,8 @@ from data.console import begin_command
 from data.metadata.embedding import guessed_text
 from evaluation.overlap import token_f1
 from inference.captioning import Outcome
-from inference.outputs import JsonLines, OutputError
+from inference.line_files import JsonLines
+from inference.outputs import OutputError
 from inference.prediction import NOT_FAMILIAR
 from model import CaptionModel, NotFiniteError
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from data.errors import MissingExtraError
-from evaluation.captioners import About, Caption, CaptionerError, as_confidence
+from evaluation.captioners import About, Caption, CaptionerError
 from model import CheckpointError
 from peers import Kind, PeerCaptioner
 
@@ -83,4 +83,6 @@ class HuggingFace:
         )
 
     def caption(self, images: Sequence[Image.Image]) -> list[Caption]:
-        return [Caption(texts[0].text, as_confidence(texts[0].log_prob)) for texts in self.captioner.write(images, **self.arguments)]
+        sure = self.captioner.confidence
+        best = [texts[0] for texts in self.captioner.write(images, **self.arguments)]
+        return [Caption(one.text, sure.of_text(sure.without_smoothing(one.log_probs))) for one in best]

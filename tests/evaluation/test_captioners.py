@@ -13,7 +13,7 @@ from PIL import Image
 
 from data.errors import DiskFullError
 from evaluation import captioners
-from evaluation.captioners import About, Caption, Captioned, CaptionerError, as_confidence, caption_all, file_name
+from evaluation.captioners import About, Caption, Captioned, CaptionerError, caption_all, file_name
 from evaluation.processes import Processes
 
 TEXTS = [f"text {number}" for number in range(10)]
@@ -245,12 +245,6 @@ def test_memory_is_what_the_process_grew_by() -> None:
             return super().caption(images) if block[0] else []
 
     assert run(Large(TEXTS), count=2).memory > 40_000_000
-
-
-def test_a_probability_comes_of_its_logarithm() -> None:
-    assert as_confidence(0.0) == as_confidence(1e-9) == 1.0
-    assert as_confidence(-2.0) == pytest.approx(0.1353, abs=1e-4)
-    assert as_confidence(float("nan")) is as_confidence(float("-inf")) is None
 
 
 def test_names_become_names_of_files() -> None:

@@ -23,8 +23,10 @@ import inference.captioning
 import inference.reading
 from data.errors import DiskFullError
 from data.metadata.embedding import guessed_text
+from inference.beside import Sidecars
 from inference.captioning import Captioning, Outcome, Wording
-from inference.outputs import JsonLines, Output, Sidecars
+from inference.line_files import JsonLines
+from inference.outputs import Output
 from inference.prediction import NOT_FAMILIAR, UNFAMILIAR, Prediction
 from inference.rows import Row
 

@@ -15,6 +15,7 @@ from archives import encoded
 from inverters import row
 
 import page.sent
+from inference.line_files import COLUMNS
 from page.sent import MOST_PICTURES, SentError, results_archive, sent_pictures
 
 PNG = encoded()
@@ -202,14 +203,17 @@ def test_results_are_a_text_for_each_picture_and_a_table(tmp_path: Path) -> None
     texts, table = unpacked(tmp_path / "out.zip")
     assert texts == {"a.txt": 'a "cat", on a beach\n', "deep/er/b.final.txt": "two dogs\n", "none.txt": "\n"}
     assert [line["file"] for line in table] == ["a.png", "deep/er/b.final.jpg", "none.gif"]
-    assert table[0] == {
+    told = {
         "file": "a.png",
-        "prompt": 'a "cat",\n  on a beach',
+        "by": "me",
+        "prompt": 'a "cat", on a beach',
         "source": "model",
         "confidence": "0.9",
         "familiarity": "0.5",
         "note": "a guess",
     }
+    assert list(table[0]) == list(COLUMNS)  # those of caption.py --csv
+    assert {name: value for name, value in table[0].items() if value} == told
 
 
 @pytest.mark.parametrize(
