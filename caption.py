@@ -12,6 +12,8 @@ Examples:
     python caption.py a.png --prefix "a watercolor painting of" --ban cat kitten
     python caption.py a.png --sample --num-return 5 --seed 1
     python caption.py a.png --rerank render                      of 16 drawn prompts the one that paints it best
+    python caption.py seeds --joint                              one prompt for the pictures of a folder, made from one
+    python caption.py grid.png --grid 2 2                        one for the four pictures that it shows
 
 Each output is gone on with where it stopped. A file that cannot be read or written costs nothing but itself: it is named on standard error, counted
 by reason in the last line, and then the exit code is 1.
@@ -71,6 +73,10 @@ class CaptionConfig:
     min_confidence: Annotated[float, tyro.conf.arg(metavar="0-1")] = 0.0
     """Say of every prompt that the model holds right with less probability than this that it is unsure."""
 
+    joint: bool = False
+    """The pictures of each folder were made from one prompt: read it from several of them at once."""
+    grid: Annotated[tuple[int, int], tyro.conf.arg(metavar="ROWS COLUMNS")] = (1, 1)
+    """Each file shows so many pictures of one prompt, without margins: read it from several of them at once."""
     num_return: int = 1
     """Prompts to write for each picture, best first (by --length-penalty; samples by their probability). Texts and copies have the first."""
     num_beams: int = 4
@@ -116,6 +122,9 @@ class CaptionConfig:
         check_least(2, candidates=self.candidates)
         if (self.rerank == "clip") != (self.clip is not None):
             raise ValueError("--rerank clip needs a CLIP, and nothing else does: --rerank clip --clip DIR_OR_ID")
+        check_least(1, grid=min(self.grid))
+        if self.rerank != "none" and (self.joint or self.grid != (1, 1)):
+            raise ValueError("--rerank is of one picture at a time; leave it, or --joint and --grid out")
         if self.rerank != "none" and self.sample:
             raise ValueError("--rerank draws prompts by itself; leave --sample out")
         check_finite(length_penalty=self.length_penalty)
@@ -190,6 +199,8 @@ def main(config: CaptionConfig) -> Outcome:
         inverter=inverter,
         decoding=decoding(config),
         batch_size=config.batch_size,
+        joint=config.joint,
+        grid=config.grid,
         reranker=reranker(config, inverter),
         candidates=config.candidates,
         metadata=not config.ignore_metadata,

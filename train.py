@@ -166,7 +166,7 @@ def _export(model: Network, tokenizer: PromptTokenizer, directory: Path) -> None
 
 
 def main(config: TrainConfig) -> None:
-    accelerator = start_accelerator(config.precision)
+    accelerator = start_accelerator(config.precision, all_used=config.joint == 1)  # frames have no part in single images
     first, run = accelerator.is_main_process, config.run_directory
     before = TrainConfig.load(run / CONFIG_FILE) if config.resume else None
     with accelerator.main_process_first():
@@ -244,7 +244,6 @@ def fit(
     if progress.step == 0 and not config.stream:
         progress.skipped = dict(+data.training.skipped)
 
-    pairs_per_update = config.pairs_per_update(accelerator.num_processes)
     tracker = Tracker(run, progress.step) if accelerator.is_main_process else None
     bar = tqdm(total=config.max_steps, initial=progress.step, unit="step", desc="training", disable=not accelerator.is_main_process)
     told = False  # how long it will take
@@ -296,7 +295,7 @@ def fit(
                 if not told:
                     told = True
                     tokens_per_second, images_per_second = values["speed/tokens_per_second"], values["speed/images_per_second"]
-                    left = (config.max_steps - progress.step) * pairs_per_update / images_per_second / 60
+                    left = (config.max_steps - progress.step) / values["speed/updates_per_second"] / 60
                     bar.write(f"{tokens_per_second:,.0f} tokens/s, {images_per_second:,.0f} images/s: about {left:,.0f} min to go")
                 if tracker is not None:
                     bar.set_postfix(loss=f"{values['train/loss']:.3f}")
@@ -310,7 +309,7 @@ def fit(
                     if network is not None:
                         measured = validate(network, tokenizer, batches, accelerator, tracker, progress.step)
                         bar.write(f"step {progress.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
-                        best = measured["loss"] < progress.best_loss
+                        best = measured["loss"] <= progress.best_loss  # of equal ones the later
                         if last and not best and progress.best_step == 0:
                             bar.write("No validation loss of this run was a number; the last weights are exported all the same")
                         if best or (last and progress.best_step == 0):

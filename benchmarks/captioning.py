@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class CaptioningConfig:
     batch_size: int = 32
     num_beams: int = 4
     max_new_tokens: int | None = None
+    """By default as many as the network has positions for; with --git 20, as transformers."""
     rounds: int = 3
     json: Path | None = None
 
@@ -111,8 +112,7 @@ def _theirs(source: Path, config: CaptioningConfig, paths: list[Path]) -> Any:
     def run(some: list[Path] = paths) -> None:
         for path in some:
             pixel_values = processor(images=Image.open(path).convert("RGB"), return_tensors="pt").pixel_values
-            longest = config.max_new_tokens or 20
-            ids = model.generate(pixel_values=pixel_values, num_beams=config.num_beams, max_new_tokens=longest, do_sample=False)
+            ids = model.generate(pixel_values=pixel_values, num_beams=config.num_beams, max_new_tokens=config.max_new_tokens, do_sample=False)
             processor.batch_decode(ids, skip_special_tokens=True)
 
     return run
@@ -139,6 +139,8 @@ def memory(config: CaptioningConfig) -> None:
 
 
 def main(config: CaptioningConfig) -> None:
+    if config.git and config.max_new_tokens is None:  # random weights never end a text
+        config = replace(config, max_new_tokens=20)
     if config.memory:
         memory(config)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from data.errors import ImageError
 
 MAX_PIXELS = 100_000_000  # read from the header before anything is decoded
+MAX_BYTES = 1 << 30  # of a file: so many pixels in four colours of 16 bits, uncompressed, take 0.8 GB
 _ENOUGH = 1024  # pixels of a picture's shorter side: more than any captioner looks at
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".webp", ".jfif", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".apng", ".avifs", ".dib"),
@@ -56,7 +58,7 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     """Decode a picture to RGB: turned upright as its EXIF data asks, transparency on white, metadata left behind.
 
     Raises:
-        ImageError: missing, empty, damaged, cut short, not an image, or more than `MAX_PIXELS` pixels.
+        ImageError: missing, empty, damaged, cut short, not an image, or more than `MAX_BYTES` bytes or `MAX_PIXELS` pixels.
     """
     with opened_image(source, name) as image:
         return decoded_rgb(image, name or _label(source))
@@ -71,9 +73,11 @@ def opened_image(source: Path | bytes, name: str | None = None) -> Iterator[Imag
     """
     label = name or _label(source)
     try:
-        empty = not source if isinstance(source, bytes) else source.is_file() and source.stat().st_size == 0
-        if empty:
+        size = len(source) if isinstance(source, bytes) else _size(source, label)
+        if not size:
             raise ImageError(f"{label}: not a readable image (the file is empty)", "empty image")
+        if size > MAX_BYTES:
+            raise ImageError(f"{label}: {size:,} bytes are more than the {MAX_BYTES:,} that are read; reduce it first", "huge image")
         _know_heif(source)
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_known_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -108,6 +112,14 @@ def decoded_rgb(image: Image.Image, label: str) -> Image.Image:
 
 def _too_large(label: str, image: Image.Image) -> str:
     return f"{label}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read; reduce it first"
+
+
+def _size(path: Path, label: str) -> int:
+    """In bytes. What is no file, a pipe say, might never end."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ImageError(f"{label}: not a file", "no file")
+    return about.st_size
 
 
 def _label(source: Path | bytes) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,9 @@ class Captioning:
 
     Attributes:
         decoding: of `inference.Decoding`.
+        joint: the pictures of a folder were made from one prompt, which the model reads from the first that can be read of them, as many as it can
+            see at once.
+        grid: rows and columns of pictures of one prompt that each file shows.
         reranker: chooses among prompts drawn for each picture; `candidates` are drawn.
         metadata: a prompt that the file carries is taken.
         verify: and the model asked all the same, and both compared.
@@ -91,6 +94,8 @@ class Captioning:
     inverter: Inverter
     decoding: Mapping[str, Any]
     batch_size: int = 32
+    joint: bool = False
+    grid: tuple[int, int] = (1, 1)
     reranker: Reranker | None = None
     candidates: int = CANDIDATES
     metadata: bool = True
@@ -98,6 +103,25 @@ class Captioning:
     wording: Wording = field(default_factory=Wording)
     min_confidence: float = 0.0
     by: str = ""
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: the model does not do what it is asked for.
+        """
+        if self.reranker is not None and not isinstance(self.inverter, PromptInverter):
+            raise ValueError("choosing among drawn prompts needs a checkpoint of Reprompt's or GIT's; this one runs in transformers")
+        if self.reads_together and self.most_together == 1:
+            raise ValueError("this model reads one picture at a time; one that reads several of a prompt together is trained by train.py --joint 4")
+
+    @property
+    def reads_together(self) -> bool:
+        return self.joint or self.grid != (1, 1)
+
+    @property
+    def most_together(self) -> int:
+        """Pictures that one prompt is read from."""
+        return self.inverter.most_together if self.reads_together and isinstance(self.inverter, PromptInverter) else 1
 
     def run(
         self, files: Iterable[Path], outputs: Sequence[Output], outcome: Outcome, *, failed: Callable[[str], None], done: Callable[[], None]
@@ -112,77 +136,64 @@ class Captioning:
             DiskFullError: what was written before is whole.
             NotFiniteError: the network computed no numbers.
         """
+        running = _Running(self, outputs, outcome, failed, done)
+        groups: list[Group] = []
+        for path, lacking, file in read_ahead(running.read, running.wanted(self._grouped(files)), ahead=_BATCHES_AHEAD * self.batch_size):
+            folder = path.parent if self.joint else path
+            if not groups or groups[-1].path != folder:
+                if self.joint and self._are_enough(groups):  # the last of them is whole only now
+                    running.write(groups)
+                groups.append(Group(path=folder, most=self.most_together))
+            groups[-1].add(file, lacking)
+            if not self.joint and self._are_enough(groups):
+                running.write(groups)
+        running.write(groups)
 
-        def lost(path: Path, kind: str, message: str) -> None:
-            outcome.failed[kind] += 1
-            failed(f"{printable(message)}" if str(path) in message else f"{printable(path)}: {printable(message)}")
-            done()
+    def _grouped(self, files: Iterable[Path]) -> Iterable[list[Path]]:
+        """Those that share a prompt."""
+        if not self.joint:
+            return ([file] for file in files)
+        folders: dict[Path, list[Path]] = {}
+        for file in files:
+            folders.setdefault(file.parent, []).append(file)
+        return folders.values()
 
-        def wanted() -> Iterator[tuple[Path, list[Output]]]:
-            """The files that some output has not."""
-            for path in files:
-                try:
-                    lacking = [output for output in outputs if not output.has(path)]
-                except OutputError as error:
-                    lost(path, "name taken", str(error))
-                    continue
-                except OSError as error:  # a name that with another suffix is too long
-                    lost(path, "not written", f"{error.strerror or error}")
-                    continue
-                if not lacking:
-                    outcome.already += 1
-                    done()
-                    continue
-                yield path, lacking
+    def _are_enough(self, groups: Sequence[Group]) -> bool:
+        """For a batch, or of which nothing is asked of the network."""
+        asked = sum(bool(group.images) for group in groups)
+        return asked == self.batch_size or not asked or len(groups) >= _BATCHES_AHEAD * self.batch_size
 
-        read = partial(read_picture_file, reduced=self.inverter.reduced, metadata=self.metadata, always_decode=self.verify)
-        compare = SentenceEncoder(bfloat16=True) if self.verify else None
-        waiting: list[tuple[PictureFile, list[Output]]] = []
+    def seen(self, image: Image.Image) -> tuple[Image.Image, ...]:
+        """What the network sees of a file's picture, or of those in its grid.
 
-        def write() -> None:
-            found = iter(self._predict([file.image for file, _ in waiting if file.image is not None]))
-            for file, lacking in waiting:
-                if file.error is not None:
-                    lost(file.path, file.error.kind, str(file.error))
-                    continue
-                row = self._row(file, next(found) if file.image is not None else None, compare)
-                try:
-                    for output in lacking:
-                        output.write(row)
-                except (BrokenPipeError, DiskFullError):
-                    raise
-                except (OutputError, ImageError) as error:
-                    lost(file.path, "not written", str(error))
-                    continue
-                except OSError as error:
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # standard output's
-                        raise
-                    lost(file.path, "not written", f"{error.strerror or error}")
-                    continue
-                self._count(outcome, file, row)
-                done()
-            waiting.clear()
+        Raises:
+            ImageError: it has fewer pixels than its grid has pictures.
+        """
+        rows, columns = self.grid
+        if image.height < rows or image.width < columns:
+            raise ImageError(f"image: {image.width} x {image.height} pixels are no grid of {columns} x {rows} pictures", "no grid")
+        down, across = ([length * part // parts for part in range(parts + 1)] for length, parts in ((image.height, rows), (image.width, columns)))
+        boxes = [(left, top, right, bottom) for top, bottom in pairwise(down) for left, right in pairwise(across)]
+        return tuple(self.inverter.reduced(image if len(boxes) == 1 else image.crop(box)) for box in boxes)
 
-        def read_with(item: tuple[Path, list[Output]]) -> tuple[PictureFile, list[Output]]:
-            return read(item[0]), item[1]
-
-        for item in read_ahead(read_with, wanted(), ahead=_BATCHES_AHEAD * self.batch_size):
-            waiting.append(item)
-            asked = sum(file.image is not None for file, _ in waiting)
-            if asked == self.batch_size or not asked or len(waiting) >= _BATCHES_AHEAD * self.batch_size:
-                write()
-        write()
-
-    def _predict(self, images: list[Image.Image]) -> list[Prediction]:
-        if not images:
+    def predict(self, groups: Sequence[Group]) -> list[Prediction]:
+        """A prompt for each."""
+        if not groups:
             return []
-        if self.reranker is None:
-            return self.inverter.predict(images, batch_size=self.batch_size, **self.decoding)
-        if not isinstance(self.inverter, PromptInverter):
-            raise ValueError("choosing among drawn prompts needs a checkpoint of Reprompt's or GIT's; this one runs in transformers")
-        return reranked(self.inverter, images, self.reranker, candidates=self.candidates, batch_size=self.batch_size, **self.decoding)
+        if self.reads_together and isinstance(self.inverter, PromptInverter):
+            return self.inverter.predict_joint([group.images for group in groups], batch_size=self.batch_size, **self.decoding)
+        images = [group.images[0] for group in groups]
+        if self.reranker is not None and isinstance(self.inverter, PromptInverter):
+            return reranked(self.inverter, images, self.reranker, candidates=self.candidates, batch_size=self.batch_size, **self.decoding)
+        return self.inverter.predict(images, batch_size=self.batch_size, **self.decoding)
 
-    def _row(self, file: PictureFile, prediction: Prediction | None, compare: SentenceEncoder | None) -> Row:
+    def row(self, file: PictureFile, prediction: Prediction | None, compare: SentenceEncoder | None, group: Group) -> Row:
+        """
+        Args:
+            prediction: where the model was asked about this file.
+            compare: where both prompts are to be compared.
+            group: that it belongs to.
+        """
         if file.prompt is not None:
             similarity = None
             if prediction is not None and compare is not None:
@@ -198,16 +209,112 @@ class Captioning:
             notes = [] if prediction.is_familiar else [NOT_FAMILIAR]
             if prediction.confidence < self.min_confidence:
                 notes.append(f"unsure: confidence {prediction.confidence:.2f}")
+            if len(group.images) < group.pictures:
+                notes.append(f"read from the first {len(group.images)} of {group.pictures} pictures")
             about = {"source": "model", "note": "; ".join(notes)}
         parts = prompt_parts(prediction, self.inverter.confidence) if prediction is not None else None
         return Row(file=file.path, prompts=prompts, prediction=prediction, parts=parts, by=self.by, **about)
 
-    def _count(self, outcome: Outcome, file: PictureFile, row: Row) -> None:
+
+@dataclass
+class Group:
+    """Files that share a prompt: one, or those of a folder. The network sees the first of their pictures, `most` at most.
+
+    Attributes:
+        path: of the file, or of the folder.
+        pictures: that there are.
+        files: what was read of them but the pictures, which outputs lack them, and whether the network was asked.
+    """
+
+    path: Path
+    most: int
+    images: list[Image.Image] = field(default_factory=list)
+    pictures: int = 0
+    files: list[tuple[PictureFile, list[Output], bool]] = field(default_factory=list)
+
+    def add(self, file: PictureFile, lacking: list[Output]) -> None:
+        self.images += file.images[: self.most - len(self.images)]
+        self.pictures += len(file.images)
+        self.files.append((replace(file, images=()), lacking, bool(file.images)))
+
+
+class _Running:
+    """One run over files: what is wanted, read, written and counted."""
+
+    def __init__(
+        self, captioning: Captioning, outputs: Sequence[Output], outcome: Outcome, failed: Callable[[str], None], done: Callable[[], None]
+    ) -> None:
+        self.captioning, self.outputs, self.outcome = captioning, outputs, outcome
+        self.failed, self.done = failed, done
+        self.compare = SentenceEncoder(bfloat16=True) if captioning.verify else None
+
+    def lost(self, path: Path, kind: str, message: str) -> None:
+        self.outcome.failed[kind] += 1
+        self.failed(f"{printable(message)}" if str(path) in message else f"{printable(path)}: {printable(message)}")
+        self.done()
+
+    def wanted(self, groups: Iterable[list[Path]]) -> Iterator[tuple[Path, list[Output]]]:
+        """The files that some output has not, and those that share their prompt."""
+        for files in groups:
+            found = [(path, lacking) for path in files if (lacking := self._lacking(path)) is not None]
+            some = any(lacking for _, lacking in found)
+            for path, lacking in found:
+                if not lacking:
+                    self.outcome.already += 1
+                    self.done()
+                if some:
+                    yield path, lacking
+
+    def _lacking(self, path: Path) -> list[Output] | None:
+        """None where it cannot be asked."""
+        try:
+            return [output for output in self.outputs if not output.has(path)]
+        except OutputError as error:
+            self.lost(path, "name taken", str(error))
+        except OSError as error:  # a name that with another suffix is too long
+            self.lost(path, "not written", f"{error.strerror or error}")
+        return None
+
+    def read(self, item: tuple[Path, list[Output]]) -> tuple[Path, list[Output], PictureFile]:
+        path, lacking = item
+        about = self.captioning
+        return path, lacking, read_picture_file(path, seen=about.seen, metadata=about.metadata, always_decode=about.verify)
+
+    def write(self, groups: list[Group]) -> None:
+        """And forget them."""
+        found = iter(self.captioning.predict([group for group in groups if group.images]))
+        for group in groups:
+            prediction = next(found) if group.images else None
+            for file, lacking, asked in group.files:
+                if lacking and file.error is not None:
+                    self.lost(file.path, file.error.kind, str(file.error))
+                elif lacking:
+                    self._write(self.captioning.row(file, prediction if asked else None, self.compare, group), lacking, file)
+        groups.clear()
+
+    def _write(self, row: Row, lacking: Sequence[Output], file: PictureFile) -> None:
+        try:
+            for output in lacking:
+                output.write(row)
+        except (BrokenPipeError, DiskFullError):
+            raise
+        except (OutputError, ImageError) as error:
+            self.lost(file.path, "not written", str(error))
+            return
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # standard output's
+                raise
+            self.lost(file.path, "not written", f"{error.strerror or error}")
+            return
+        self._count(row, file)
+        self.done()
+
+    def _count(self, row: Row, file: PictureFile) -> None:
+        outcome, prediction = self.outcome, row.prediction
         outcome.misread.update([file.misread] if file.misread else [])
         if row.source == "metadata":
             outcome.metadata += 1
             return
         outcome.model += 1
-        prediction = row.prediction
         outcome.unfamiliar += prediction is not None and not prediction.is_familiar
-        outcome.unsure += prediction is not None and prediction.confidence < self.min_confidence
+        outcome.unsure += prediction is not None and prediction.confidence < self.captioning.min_confidence

@@ -7,7 +7,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeAlias, cast, overload
 
@@ -121,15 +121,34 @@ class PromptInverter:
         """
         how = Decoding(**decoding)
         if is_picture(images):
-            return self._predict([images], 1, how)[0]
-        return self._predict(cast("Iterable[Picture]", images), batch_size, how)
+            return self._predict(self._batches([images], 1), how)[0]
+        return self._predict(self._batches(cast("Iterable[Picture]", images), batch_size), how)
 
     __call__ = predict
 
-    def _predict(self, images: Iterable[Picture], batch_size: int, how: Decoding) -> list[Prediction]:
+    def predict_joint(self, groups: Iterable[Sequence[Picture]], *, batch_size: int = 32, **decoding: Any) -> list[Prediction]:
+        """One prompt for the pictures of each group, which were made from one prompt: the network sees them all at once, as GIT sees the frames of a
+        video (`train.py --joint`). A group of one picture is read as `predict` reads it.
+
+        Args:
+            groups: of each up to `most_together` pictures, as `predict` takes them.
+            batch_size: groups that go through the network together.
+            decoding: as `predict`.
+
+        Raises:
+            As `predict`; TypeError: a picture in the place of a group; ValueError: a group without a picture, or with more than `most_together`.
+        """
+        return self._predict(self._joint_batches(groups, batch_size), Decoding(**decoding))
+
+    @property
+    def most_together(self) -> int:
+        """Pictures of one prompt that the network can see at once."""
+        return max(1, self.pytorch_model().config.encoder.frames)
+
+    def _predict(self, batches: Iterable[Tensor], how: Decoding) -> list[Prediction]:
         rules = self._rules(how.prefix, how.bad_words) | how.lengths
         predictions: list[Prediction] = []
-        for pixels in self._batches(images, batch_size):
+        for pixels in batches:
             features = self.model.encode(self.network_input(pixels))
             if how.do_sample:
                 generator = None if how.seed is None else [_generator(how.seed, picture) for picture in pixels]
@@ -177,8 +196,24 @@ class PromptInverter:
         while batch := [self.preprocess.pixels(as_picture(image)) for image in islice(each, batch_size)]:
             yield torch.stack(batch)
 
+    def _joint_batches(self, groups: Iterable[Sequence[Picture]], batch_size: int) -> Iterator[Tensor]:
+        """(B, F, 3, H, W) uint8 of neighbours with as many pictures, (B, 3, H, W) where that is one."""
+        check_several(groups, batch_size)
+
+        def size(group: Sequence[Picture]) -> int:
+            if is_picture(group):
+                raise TypeError("groups is a list of lists of pictures, [[one, other], [third]], not of pictures")
+            return len(group)
+
+        for together, alike in groupby(groups, size):
+            if not 1 <= together <= self.most_together:
+                raise ValueError(f"this model reads 1 to {self.most_together} pictures of one prompt together, not {together}")
+            while batch := [torch.stack([self.preprocess.pixels(as_picture(image)) for image in group]) for group in islice(alike, batch_size)]:
+                pixels = torch.stack(batch)
+                yield pixels if together > 1 else pixels[:, 0]
+
     def network_input(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 as the network takes them."""
+        """(..., 3, H, W) uint8 as the network takes them."""
         return self.preprocess.normalise(pixels.to(self.model.device)).to(self.model.dtype)
 
     def _rules(self, prefix: str, bad_words: Sequence[str]) -> dict[str, Any]:

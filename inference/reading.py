@@ -26,23 +26,23 @@ MOST_THREADS = 8
 class PictureFile:
     """
     Attributes:
-        image: as much of it as a network sees; None where nobody asked for it, or it cannot be had.
+        images: as much of it as a network sees, one or, of a grid, several; none where nobody asked for them, or they cannot be had.
         prompt: that its metadata carry; None where they carry none.
         misread: in few words, what the metadata are that gave none.
         error: why there is nothing.
     """
 
     path: Path
-    image: Image.Image | None = None
+    images: tuple[Image.Image, ...] = ()
     prompt: str | None = None
     misread: str = ""
     error: ImageError | None = None
 
 
-def read_picture_file(path: Path, *, reduced: Callable[[Image.Image], Image.Image], metadata: bool, always_decode: bool) -> PictureFile:
+def read_picture_file(path: Path, *, seen: Callable[[Image.Image], tuple[Image.Image, ...]], metadata: bool, always_decode: bool) -> PictureFile:
     """
     Args:
-        reduced: what is kept of the picture.
+        seen: what is kept of the picture.
         metadata: look for the prompt that it carries.
         always_decode: also where it carries one.
     """
@@ -53,7 +53,7 @@ def read_picture_file(path: Path, *, reduced: Callable[[Image.Image], Image.Imag
                 prompt, misread = _prompt_of(image, path)
             if prompt is not None and not always_decode:
                 return PictureFile(path=path, prompt=prompt)
-            return PictureFile(path=path, image=reduced(decoded_rgb(image, str(path))), prompt=prompt, misread=misread)
+            return PictureFile(path=path, images=seen(decoded_rgb(image, str(path))), prompt=prompt, misread=misread)
     except ImageError as error:
         return PictureFile(path=path, error=error)
 

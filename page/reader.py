@@ -69,10 +69,10 @@ class Reader:
         with explained(picture):
             if Path(picture).stat().st_size > MOST_BYTES:
                 raise ImageError(f"{Path(picture).name}: larger than {MOST_BYTES >> 20} MB", "large file")
-            file = read_picture_file(Path(picture), reduced=self.inverter.reduced, metadata=True, always_decode=True)
-            if file.image is None:
-                raise file.error or ImageError(f"{Path(picture).name} cannot be read")
-            row = self.as_row(Path(picture).name, self.inverter.predict(file.image, **decoding))
+            file = read_picture_file(Path(picture), seen=lambda image: (self.inverter.reduced(image),), metadata=True, always_decode=True)
+            if file.error is not None:
+                raise file.error
+            row = self.as_row(Path(picture).name, self.inverter.predict(file.images[0], **decoding))
             return row.as_json() | {
                 "metadata": file.prompt,
                 "misread_metadata": file.misread,

@@ -104,7 +104,7 @@ class GenerateConfig:
             raise ValueError("give --width and --height together, 8 pixels or more")
         if self.prompt_column is not None and self.prompts is None:
             raise ValueError("--prompt-column belongs to --prompts FILE")
-        if self.images_per_prompt > 1 and self.num_images is not None:
-            raise ValueError("give --images-per-prompt or --num-images, not both")
+        if self.prompts is not None and self.images_per_prompt > 1 and self.num_images is not None:
+            raise ValueError("of given prompts --images-per-prompt and --num-images both say how many images there are; leave one out")
         if self.prompts is None and (self.delimiter is not None or self.encoding is not None):
             raise ValueError("--delimiter and --encoding belong to --prompts FILE")

@@ -53,11 +53,13 @@ def painted(subject: str, colour: str, size: int = 64) -> Image.Image:
     return image
 
 
-def write_dataset(directory: Path, count: int, shard_size: int = 25) -> Path:
+def write_dataset(directory: Path, count: int, shard_size: int = 25, images_per_prompt: int = 1) -> Path:
+    """Of several images of a prompt each has a patch of another grey."""
     by_split: dict[Split, list[tuple[str, PromptRecord]]] = {split: [] for split in SPLITS}
     scenes = random_scenes(1, held_out=False)
     for i in range(count):
-        scene, prompt = next(scenes)
+        if i % images_per_prompt == 0:
+            scene, prompt = next(scenes)
         record = PromptRecord(prompt=prompt, group=scene.key, slots=scene.slots())
         by_split[split_of(record.group)].append((f"{i:09d}", record))
     for split, pairs in by_split.items():
@@ -66,7 +68,10 @@ def write_dataset(directory: Path, count: int, shard_size: int = 25) -> Path:
                 for key, record in pairs[start : start + shard_size]:
                     slots = dict(record.slots)
                     metadata = {"prompt": record.prompt, "seed": image_seed(0, int(key)), "prompt_group": record.group, "slots": slots}
-                    writer.add(key, painted(slots["subject"], slots["colour"]), metadata)
+                    image = painted(slots["subject"], slots["colour"])
+                    if images_per_prompt > 1:
+                        image.paste((int(key) % images_per_prompt * 40,) * 3, (0, 32, 32, 64))
+                    writer.add(key, image, metadata)
     shards = {split: -(-len(pairs) // shard_size) for split, pairs in by_split.items()}
     write_json(directory / DATASET_FILE, {"settings": {}, "arguments": [], "shards": shards})
     return directory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 from inference import Prediction, PromptInverter
 from inference.prediction import Candidate, Token
 from inference.rows import Row
-from model import CaptionModel
+from model import CaptionModel, EncoderConfig
 from model.confidence import Confidence
 from tokenizer import PromptTokenizer
 
@@ -23,6 +23,11 @@ TOKENIZER = PromptTokenizer.train(["a cat on a beach", "two dogs"] * 3, vocab_si
 def tiny_inverter(**changes: object) -> PromptInverter:
     specials = {"bos_token_id": TOKENIZER.bos_id, "eos_token_id": TOKENIZER.eos_id, "pad_token_id": TOKENIZER.pad_id}
     return PromptInverter(lively(CaptionModel(tiny_config(vocab_size=TOKENIZER.vocab_size, **(specials | changes)))), TOKENIZER)
+
+
+def joint_inverter(frames: int = 3) -> PromptInverter:
+    """That sees so many pictures of a prompt at once."""
+    return tiny_inverter(encoder=EncoderConfig(name="test_vit", arguments={"img_size": 32}, frames=frames))
 
 
 def coloured(red: int, size: int = 8) -> Image.Image:
@@ -50,6 +55,8 @@ class StubInverter:
         self.batches: list[list[int]] = []
         self.options: list[dict[str, Any]] = []
 
+    most_together = 1
+
     def reduced(self, image: Image.Image) -> Image.Image:
         return image
 
@@ -64,6 +71,23 @@ class StubInverter:
         others = decoding.get("num_return_sequences", 9) - 1
         found = [self.say(red) for red in reds]
         return [dataclasses.replace(one, alternatives=one.alternatives[:others]) for one in found]
+
+
+class Together(StubInverter, PromptInverter):
+    """Sees three pictures at once, and says the reds of their first pixels; `groups` are the batches of them."""
+
+    most_together = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[list[list[int]]] = []
+
+    def predict_joint(self, groups: Iterable[Sequence[Any]], *, batch_size: int = 32, **decoding: Any) -> list[Prediction]:
+        self.groups.append([[image.getpixel((0, 0))[0] for image in group] for group in groups])
+        self.options.append(decoding)
+        assert len(self.groups[-1]) <= batch_size
+        assert all(1 <= len(group) <= 3 for group in self.groups[-1])
+        return [said(f"of {group}") for group in self.groups[-1]]
 
 
 def row(file: Path, prompt: str = "a cat", **changes: Any) -> Row:

@@ -9,15 +9,19 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 from commands import BRIEF, ROOT, TINY, TINY_VIT, command, run_on_two_processes
+from examples import write_dataset
 from gits import save_git
 from left_by_runs import curve, weights
 
+from data.loading.joint import JointBatches
+from data.loading.order import ShuffledBatches
 from model import load_model
 from training.run_directory import checkpoints
 
@@ -70,6 +74,26 @@ def test_any_encoder_trains_on_several_processes(two_processes: tuple[Path, list
     if frames is not None:
         assert torch.equal(frames, load_model(directory / "git").state_dict()["encoder.frame_embedding"])  # kept as it was
     assert not any("attn_pool" in name or "head" in name for name in trained)
+
+
+@pytest.mark.slow
+def test_images_of_a_prompt_are_trained_on_together_on_several_processes(tmp_path: Path, train_here: Callable[..., None]) -> None:
+    """As on one with twice the batch. Of the two batches of an update both, one or neither may show several images: embeddings of frames wait for a
+    gradient in none, and lose none."""
+    data = write_dataset(tmp_path / "data", 240, images_per_prompt=3)
+    begin = ["mini", "--data", data, *SHARED, "--joint", 3, "--accumulate", 2]
+    (tmp_path / "runs.json").write_text(json.dumps([list(map(str, [*begin, "--batch-size", 4, "--out", tmp_path / "two"]))]))
+    run_on_two_processes("tests/two_processes.py", tmp_path / "runs.json", cwd=ROOT)
+    train_here(*begin, "--batch-size", 8, "--out", tmp_path / "one")
+    drawn = islice(JointBatches(ShuffledBatches(9, 1, seed=0), range(9), range(1, 4)), 20)
+    several = [len(batch[0]) > 1 for batch in drawn]
+    assert len(set(zip(several[::2], several[1::2], strict=True))) == 4
+    for name in ("train/loss", "train/gradient_norm", "validation/loss"):
+        assert curve(tmp_path / "two", name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-5)
+    ours, theirs = weights(tmp_path / "one", 10), weights(tmp_path / "two", 10)
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-5
+    assert all(float(one.abs().max()) > 1e-4 for one in theirs["model.encoder.frame_embedding"])  # from nothing
 
 
 def test_sharded_training_is_equal(two_processes: tuple[Path, list[str]]) -> None:

@@ -106,6 +106,9 @@ class TrainConfig:
     """Optimizer updates."""
     batch_size: int = 64
     """Pairs per forward pass on each process."""
+    joint: int = 1
+    """Show 1 to this many images of a prompt together, as many as each batch draws, so that the network can read several at once (caption.py
+    --joint). The data must have prompts of several images (generate_data.py --images-per-prompt)."""
     accumulate: int = 1
     """Forward and backward passes per update; an update sees batch-size x accumulate x processes pairs."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
@@ -120,6 +123,9 @@ class TrainConfig:
     frozen_encoder: float = 0.0
     """The share of the image encoder's depth, from the pixels on, that keeps its weights: 0 none, 1 all of it. What leads from it to the
     decoder's width always learns."""
+    frozen_decoder: bool = False
+    """The decoder keeps its weights, with --frozen-encoder 1 all that leads to it as well: then --joint teaches the network to read several images
+    together, and single ones are read as before."""
     reuse_features: bool = False
     """Compute what the frozen encoder makes of the images once and keep it in the run directory. Needs --frozen-encoder 1 and
     --no-augment."""
@@ -155,7 +161,7 @@ class TrainConfig:
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{name} must be a number, not {value}")
-        for name in ("max_steps", "batch_size", "accumulate", "evaluate_every", "save_every", "keep_checkpoints", "final_pairs"):
+        for name in ("max_steps", "batch_size", "accumulate", "evaluate_every", "save_every", "keep_checkpoints", "final_pairs", "joint"):
             if not getattr(self, name) >= 1:
                 raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
         for name in ("workers", "warmup_steps", "weight_decay", "encoder_rate"):
@@ -176,6 +182,14 @@ class TrainConfig:
             raise ConfigError("min_fit, weigh and curriculum choose among numbered pairs; leave them or stream out")
         if self.weigh and self.curriculum:
             raise ConfigError("weigh and curriculum are two orders of the pairs; leave one of them out")
+        if self.joint > 1 and (self.stream or self.weigh or self.curriculum):
+            raise ConfigError(
+                "joint looks for a prompt's other images among numbered pairs in their usual order; leave stream, weigh and curriculum out"
+            )
+        if self.network in PEER_KINDS and (self.joint > 1 or self.frozen_decoder):
+            raise ConfigError(f"joint and frozen_decoder are of our own network; leave them out with {self.network}")
+        if self.only_frames and self.joint == 1:
+            raise ConfigError("frozen_encoder 1 and frozen_decoder leave nothing to learn but how to read several images together: add --joint 4")
         if self.reuse_features and self.stream:
             raise ConfigError("reuse_features keeps what belongs to numbered pairs; leave it or stream out")
         if self.reuse_features and (self.frozen_encoder < 1 or self.augment):
@@ -192,6 +206,11 @@ class TrainConfig:
     @property
     def chooses_by_fit(self) -> bool:
         return self.min_fit is not None or self.weigh or self.curriculum
+
+    @property
+    def only_frames(self) -> bool:
+        """Whether the embeddings of several images are all that learns, of which single images have none."""
+        return self.frozen_decoder and self.frozen_encoder == 1
 
     @property
     def run_directory(self) -> Path:

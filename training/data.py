@@ -16,6 +16,7 @@ from data.errors import ShardError
 from data.loading.augmentation import RandomCrop
 from data.loading.examples import Batch, Collate, Examples, TextFormat
 from data.loading.fit import CurriculumBatches, FittingPairs, WeighedBatches, read_scores
+from data.loading.joint import JointBatches, JointExamples, prompt_numbers
 from data.loading.order import Place, ShuffledBatches
 from data.loading.stream import Position, StreamedExamples, StreamLoader, StreamState, held_out, spread
 from data.loading.workers import batches_of, ignore_signals
@@ -68,10 +69,21 @@ class TrainingData:
                 raise ShardError(f"of {len(self.testing)} test pairs of {config.data} none can be read; python -m data.preview shows the data")
             if config.chooses_by_fit:
                 self.training = self._fitting(self.training)
+            self.prompt_numbers = self._prompt_numbers() if config.joint > 1 else []
 
     def _stream(self, split: Split) -> Shards:
         config = self.config
         return open_stream(config.data, split, image_name=config.image_column, prompt_name=config.prompt_column, partial=config.partial)
+
+    def _prompt_numbers(self) -> list[int]:
+        """For images of one prompt that are shown together."""
+        numbers = prompt_numbers(self.training)
+        if len(set(numbers)) == len(numbers):
+            raise ShardError(
+                f"each prompt of {self.config.data} has but one image, and joint shows several of one together; leave it out, or make data with "
+                "generate_data.py --images-per-prompt 4"
+            )
+        return numbers
 
     def _fitting(self, pairs: PairSource) -> FittingPairs:
         whole = pairs.pairs if isinstance(pairs, ChosenPairs) else pairs  # val or test may come out of train
@@ -145,7 +157,7 @@ class Batches:
             self.stream = StreamLoader(examples, config.batch_size, self.collate, **self.options)
             self.states["stream"] = Gathered(self.stream, accelerator)
             return
-        self.count, self.training = len(data.training), data.training
+        self.count, self.training, self.prompt_numbers = len(data.training), data.training, data.prompt_numbers
         self.pictures = picture_numbers(data.training)
         self.examples = Examples(data.training, preprocess, text, augment=augment, seed=config.seed, pictures=self.pictures)
 
@@ -166,7 +178,12 @@ class Batches:
             examples = FeatureExamples(self.run / FEATURES)
         options = {"seed": self.config.seed, "start_step": steps * self.config.accumulate}
         options |= {"rank": self.accelerator.process_index, "world_size": self.accelerator.num_processes}
-        order: Sampler[list[Place]] = ShuffledBatches(self.count, self.config.batch_size, pictures=self.pictures, **options)
+        shuffled = ShuffledBatches(self.count, self.config.batch_size, pictures=self.pictures, **options)
+        if self.config.joint > 1:
+            fewest = 2 if self.config.only_frames else 1
+            together = JointBatches(shuffled, self.prompt_numbers, range(fewest, self.config.joint + 1), accumulate=self.config.accumulate)
+            return batches_of(DataLoader(JointExamples(examples), batch_sampler=together, collate_fn=self.collate, **self.options))
+        order: Sampler[list[Place]] = shuffled
         if self.config.curriculum and isinstance(self.training, FittingPairs):
             ramp = self.config.max_steps * self.config.accumulate // 2
             order = CurriculumBatches(self.training.ranking, self.config.batch_size, ramp_steps=ramp, **options)

@@ -35,10 +35,13 @@ class Estimate:
         )
 
 
-def estimate(config: ModelConfig, *, batch_size: int, text_tokens: int, half: bool, frozen: float = 0.0, average: bool = False) -> Estimate:
-    """Count a training step of `batch_size` pairs with `text_tokens` tokens each.
+def estimate(
+    config: ModelConfig, *, batch_size: int, text_tokens: int, half: bool, images: int = 1, frozen: float = 0.0, average: bool = False
+) -> Estimate:
+    """Count a training step of `batch_size` prompts with `text_tokens` tokens each.
 
     Args:
+        images: of each prompt.
         half: computing in bfloat16 or float16.
         frozen: the share of the encoder that does not learn.
         average: with a running mean of the weights.
@@ -49,7 +52,8 @@ def estimate(config: ModelConfig, *, batch_size: int, text_tokens: int, half: bo
             model.encoder.freeze(frozen)
         if half:
             model.bfloat16()
-        pixels = torch.zeros(batch_size, 3, *config.preprocessing.size, dtype=torch.bfloat16 if half else torch.float32)
+        shape = (batch_size, images, 3) if images > 1 else (batch_size, 3)
+        pixels = torch.zeros(*shape, *config.preprocessing.size, dtype=torch.bfloat16 if half else torch.float32)
         ids = torch.zeros(batch_size, text_tokens, dtype=torch.long)
     own = {id(parameter) for parameter in model.parameters()}
     kept: dict[int, int] = {}
@@ -81,7 +85,12 @@ def describe(model: Network, config: TrainConfig, text_tokens: int) -> str:
     """
     if isinstance(model, CaptionModel):
         name = model.config.encoder.name
-        about: dict[str, Any] = {"batch_size": config.batch_size, "text_tokens": text_tokens, "half": config.precision != "fp32"}
+        about: dict[str, Any] = {
+            "batch_size": config.batch_size,
+            "text_tokens": text_tokens,
+            "half": config.precision != "fp32",
+            "images": config.joint,
+        }
         needs = str(estimate(model.config, **about, frozen=config.frozen_encoder, average=config.ema_decay > 0))
     else:
         name = type(model.network).__name__

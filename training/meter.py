@@ -38,7 +38,7 @@ class Meter:
         self._updates += 1
         for batch in update:
             self._tokens += batch.num_tokens
-            self._images += len(batch.input_ids)  # one of several captions shows its picture once more
+            self._images += batch.num_pairs  # one of several captions shows its picture once more
             self._skipped += batch.skipped
 
     def add_loss(self, loss: Tensor) -> None:
@@ -61,6 +61,7 @@ class Meter:
         values = {
             "train/loss": loss / max(1, self._updates) / self.accelerator.num_processes,
             "speed/images_per_second": images / elapsed,
+            "speed/updates_per_second": self._updates / elapsed,
             "speed/tokens_per_second": tokens / elapsed,
             "speed/data_wait": self._waited / elapsed,
             "memory/GB": _memory(self.accelerator.device) / 1e9,

@@ -8,7 +8,7 @@ from typing import Any, cast
 import accelerate
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
@@ -21,8 +21,11 @@ from training.run_state import Stateful
 _MIXED_PRECISION = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
 
 
-def start_accelerator(precision: str) -> Accelerator:
+def start_accelerator(precision: str, *, all_used: bool = True) -> Accelerator:
     """
+    Args:
+        all_used: whether all that learns has a part in every batch; where not, processes ask each time which had none.
+
     Raises:
         ConfigError: float16 without a GPU.
     """
@@ -31,7 +34,11 @@ def start_accelerator(precision: str) -> Accelerator:
         raise ConfigError("precision fp16 needs a GPU; use bf16 or fp32")
     # the others wait while the first one makes data, learns a tokenizer, computes features or writes the report
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
-    return Accelerator(mixed_precision=_MIXED_PRECISION[precision], cpu=cpu, kwargs_handlers=[patience])
+    return Accelerator(
+        mixed_precision=_MIXED_PRECISION[precision],
+        cpu=cpu,
+        kwargs_handlers=[patience, DistributedDataParallelKwargs(find_unused_parameters=not all_used)],
+    )
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

@@ -58,18 +58,27 @@ def build_network(config: TrainConfig, tokenizer: PromptTokenizer, *, text_token
         return peer
     if config.init is not None:
         model = load_model(find_checkpoint(config.init)).float()
-        model.config = dataclasses.replace(model.config, label_smoothing=config.label_smoothing)
+        if config.joint > 1:
+            model = with_frames(model, config.joint)
+        # how sure it may be is found out at the end, of what it then is
+        model.config = dataclasses.replace(model.config, label_smoothing=config.label_smoothing, confidence_scale=None)
     else:
         network = config.model
         if network.max_text_tokens is None:
             network = dataclasses.replace(network, max_text_tokens=text_tokens)
-        model = CaptionModel(model_config(network, tokenizer, label_smoothing=config.label_smoothing))
+        frames = config.joint if config.joint > 1 else 0
+        model = CaptionModel(model_config(network, tokenizer, label_smoothing=config.label_smoothing, frames=frames))
         if pretrained and (config.model.pretrained_encoder or config.model.encoder_file is not None):
             model.encoder.load_pretrained(model.config.encoder, model.config.preprocessing, config.model.encoder_file)
-    if model.encoder.frame_embedding is not None:  # runs show one image of a prompt at a time, in which it has no part
+    if model.encoder.frame_embedding is not None and config.joint == 1:  # in one image of a prompt at a time it has no part
         model.encoder.frame_embedding.requires_grad_(False)
     if config.frozen_encoder:
         model.encoder.freeze(config.frozen_encoder)
+    if config.frozen_decoder:
+        model.decoder.requires_grad_(False)
+    if config.only_frames and model.encoder.frame_embedding is not None:
+        model.encoder.requires_grad_(False)
+        model.encoder.frame_embedding.requires_grad_(True)
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     return model.to(memory_format=torch.channels_last)  # convolutions are quicker so
@@ -119,22 +128,35 @@ def _vision_transformer(network: NetworkConfig, preprocessing: Preprocessing) ->
     )
 
 
-def model_config(network: NetworkConfig, tokenizer: PromptTokenizer, *, label_smoothing: float = 0.1) -> ModelConfig:
+def with_frames(model: CaptionModel, frames: int) -> CaptionModel:
+    """The same network, and an embedding for each of so many images of a prompt at least; new ones begin as nothing."""
+    config = model.config.encoder
+    if config.frames >= frames:
+        return model
+    weights = model.state_dict()
+    embedding = torch.zeros(frames, 1, weights["encoder.projection.0.weight"].shape[1])
+    if config.frames:
+        embedding[: config.frames] = weights["encoder.frame_embedding"]
+    more = dataclasses.replace(model.config, encoder=dataclasses.replace(config, frames=frames))
+    return CaptionModel.from_weights(more, weights | {"encoder.frame_embedding": embedding}, "the network with more frames")
+
+
+def model_config(network: NetworkConfig, tokenizer: PromptTokenizer, *, label_smoothing: float = 0.1, frames: int = 0) -> ModelConfig:
     """
     Raises:
         ConfigError: numbers that no network has, or that do not fit together.
     """
     try:
-        return _model_config(network, tokenizer, label_smoothing)
+        return _model_config(network, tokenizer, label_smoothing, frames)
     except EncoderError:
         raise
     except ValueError as error:
         raise ConfigError(f"--model: {error}") from error
 
 
-def _model_config(network: NetworkConfig, tokenizer: PromptTokenizer, label_smoothing: float) -> ModelConfig:
+def _model_config(network: NetworkConfig, tokenizer: PromptTokenizer, label_smoothing: float, frames: int) -> ModelConfig:
     return ModelConfig(
-        encoder=EncoderConfig(name=network.encoder, stage=network.stage, arguments=network.timm_arguments),
+        encoder=EncoderConfig(name=network.encoder, stage=network.stage, arguments=network.timm_arguments, frames=frames),
         preprocessing=_preprocessing(network),
         label_smoothing=label_smoothing,
         vocab_size=tokenizer.vocab_size,

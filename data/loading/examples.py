@@ -49,12 +49,13 @@ class TextFormat:
 class Example:
     """One pair: the pixels of the image in the network's size, or features, and tokens, begin and end included. Neighbours that share a picture have
     the same tensor of it. `skipped` has the kind of the failure where another pair should have stood here and could not be read; `after` is where
-    a stream stands after it."""
+    a stream stands after it; `pairs` are those of one prompt that it shows together (`data.loading.joint`)."""
 
     image: Tensor
     tokens: list[int]
     skipped: Counter[str] = field(default_factory=Counter)
     after: Any = None
+    pairs: int = 1
 
 
 @dataclass(frozen=True)
@@ -144,14 +145,16 @@ class Examples(Dataset[Example]):
 
 @dataclass(frozen=True)
 class Batch:
-    """images (P, 3, H, W) uint8, until they are on the device, or features; input_ids and labels (B, T); `pictures` (B,), which of the images each
-    text belongs to, None where there is one for each. Labels are shifted once, here: the text a position sees ends before its label, input =
-    begin, t1 .. tn; labels = t1 .. tn, end. `num_tokens` are the labels that count."""
+    """images (P, 3, H, W) uint8, until they are on the device, or features; of F images of each prompt (B, F, 3, H, W). input_ids and labels (B, T);
+    `pictures` (B,), which of the images each text belongs to, None where there is one for each. Labels are shifted once, here: the text a position
+    sees ends before its label, input = begin, t1 .. tn; labels = t1 .. tn, end. `num_tokens` are the labels that count, `num_pairs` the pairs that
+    are shown."""
 
     images: Tensor
     input_ids: Tensor
     labels: Tensor
     num_tokens: int
+    num_pairs: int
     skipped: Counter[str]
     after: Any = None
     pictures: Tensor | None = None
@@ -190,4 +193,5 @@ class Collate:
         if len(images) < len(examples):
             new = [number > 0 and example.image is not examples[number - 1].image for number, example in enumerate(examples)]
             pictures = torch.tensor(new).cumsum(0)
-        return Batch(torch.stack(images), input_ids, labels, num_tokens, skipped, examples[-1].after, pictures)
+        num_pairs = sum(example.pairs for example in examples)
+        return Batch(torch.stack(images), input_ids, labels, num_tokens, num_pairs, skipped, examples[-1].after, pictures)

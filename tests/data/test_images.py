@@ -1,4 +1,5 @@
 import io
+import os
 import random
 import struct
 import sys
@@ -72,6 +73,29 @@ def test_a_huge_picture_is_refused_by_its_header() -> None:
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     with pytest.raises(ImageError, match=r"12000 x 12000 pixels are more"):
         read_image(bomb, name="bomb.png")
+
+
+@pytest.mark.parametrize("limit", ["MAX_BYTES", "MAX_PIXELS"])
+def test_what_is_larger_than_is_read_is_refused_whole(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(Image.effect_noise((30, 20), 50))
+    (tmp_path / "a.png").write_bytes(content)
+    most = len(content) if limit == "MAX_BYTES" else 600
+    monkeypatch.setattr(f"data.images.{limit}", most)
+    assert read_image(content).size == read_image(tmp_path / "a.png").size == (30, 20)
+    monkeypatch.setattr(f"data.images.{limit}", most - 1)
+    for source in (content, tmp_path / "a.png"):
+        with pytest.raises(ImageError, match=rf"more than the {most - 1:,} that are read") as raised:
+            read_image(source)
+        assert raised.value.kind == "huge image"
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "folder.png"):
+        with pytest.raises(ImageError, match=rf"{name}: not a file") as raised:
+            read_image(tmp_path / name)
+        assert raised.value.kind == "no file"
 
 
 def test_pixel_values_by_hand() -> None:

@@ -8,13 +8,14 @@ import random
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from archives import encoded
+from captioned import Kept, Ran, carrying
 from graphs import png
 from inverters import StubInverter, coloured, said
 from PIL import Image
@@ -24,32 +25,10 @@ import inference.reading
 from data.errors import DiskFullError
 from data.metadata.embedding import guessed_text
 from inference.beside import Sidecars
-from inference.captioning import Captioning, Outcome, Wording
+from inference.captioning import Outcome, Wording
 from inference.line_files import JsonLines
-from inference.outputs import Output
 from inference.prediction import NOT_FAMILIAR, UNFAMILIAR, Prediction
 from inference.rows import Row
-
-SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5"
-
-
-class Kept:
-    """An output that keeps its rows, and has some already."""
-
-    def __init__(self, had: Sequence[str] = (), fails: Callable[[Row], None] = lambda row: None) -> None:
-        self.had, self.fails = had, fails
-        self.rows: list[Row] = []
-
-    def has(self, file: Path) -> bool:
-        return file.name in self.had
-
-    def write(self, row: Row) -> None:
-        self.fails(row)
-        self.rows.append(row)
-
-    @property
-    def prompts(self) -> list[str]:
-        return [row.prompts[0] for row in self.rows]
 
 
 @pytest.fixture
@@ -57,24 +36,6 @@ def folder(tmp_path: Path) -> Path:
     for red in range(10):
         coloured(red).save(tmp_path / f"{red:02}.png")
     return tmp_path
-
-
-class Ran:
-    """What a run said and counted."""
-
-    def __init__(self, files: Iterable[Path], *outputs: Output, stub: Any = None, **options: Any) -> None:
-        self.stub = stub or StubInverter()
-        self.outcome, self.failed, self.done = Outcome(), list[str](), 0
-        about: dict[str, Any] = {"decoding": {}, "by": "me"} | options
-
-        def done() -> None:
-            self.done += 1
-
-        Captioning(inverter=self.stub, **about).run(files, outputs, self.outcome, failed=self.failed.append, done=done)
-
-
-def carrying(path: Path, prompt: str, red: int = 0) -> None:
-    path.write_bytes(png({"parameters": f"{prompt}\n{SETTINGS}"}, coloured(red)))
 
 
 def test_rows_come_in_the_order_of_the_files_though_threads_end_out_of_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5"
 
 
 def read(path: Path, *, metadata: bool = True, always_decode: bool = False) -> PictureFile:
-    return read_picture_file(path, reduced=lambda image: image, metadata=metadata, always_decode=always_decode)
+    return read_picture_file(path, seen=lambda image: (image,), metadata=metadata, always_decode=always_decode)
 
 
 @pytest.fixture
@@ -102,13 +102,13 @@ def test_a_picture_that_carries_its_prompt_is_not_decoded(written: Callable[[str
     path = written("a.png", png({"parameters": f" a castle \n{SETTINGS}"}))
     looked = read(path, always_decode=True)
     assert (looked.prompt, looked.misread, looked.error) == ("a castle", "", None)
-    assert looked.image is not None
+    assert looked.images
     plain = read(path, metadata=False)
     assert (plain.prompt, plain.misread) == (None, "")
-    assert plain.image is not None
+    assert plain.images
     monkeypatch.setattr("inference.reading.decoded_rgb", lambda *_: pytest.fail("it was decoded"))
     found = read(path)
-    assert (found.prompt, found.image, found.error, found.path) == ("a castle", None, None, path)
+    assert (found.prompt, found.images, found.error, found.path) == ("a castle", (), None, path)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_picture_that_carries_its_prompt_is_not_decoded(written: Callable[[str
 def test_metadata_that_give_no_prompt_are_told_by_their_kind(content: bytes, kind: str, written: Callable[[str, bytes], Path]) -> None:
     found = read(written("a.png", content))
     assert (found.prompt, found.misread, found.error) == (None, kind, None)
-    assert found.image is not None
+    assert found.images
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -147,7 +147,7 @@ HUGE = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_
 def test_what_cannot_be_read_says_why(content: bytes, kind: str, message: str, written: Callable[[str, bytes], Path]) -> None:
     path = written("a.png", content)
     found = read(path)
-    assert (found.image, found.prompt) == (None, None)
+    assert (found.images, found.prompt) == ((), None)
     assert found.error is not None
     assert found.error.kind == kind
     assert str(path) in str(found.error)
@@ -164,7 +164,7 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
 def test_of_a_moving_picture_the_first_frame_is_read(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "green", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=50)
-    found = read(tmp_path / "a.gif").image
+    (found,) = read(tmp_path / "a.gif").images
     assert found is not None
     assert np.array_equal(np.asarray(found), np.asarray(frames[0]))
     assert np.array_equal(np.asarray(found), np.asarray(read_image(tmp_path / "a.gif")))

@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from data.splits import prompt_group, split_of
-from synthesis.config import GenerateConfig
+from synthesis.config import DEFAULT_IMAGES, GenerateConfig
 from synthesis.plan import PlannedPair, image_seed, plan_shards
 from synthesis.prompts import PromptRecord
 
@@ -52,3 +52,18 @@ def test_impossible_numbers(arguments: dict[str, int], message: str) -> None:
 def test_how_many_images_are_made_at_once() -> None:
     asked = (GenerateConfig(), GenerateConfig(model="somewhere/else"), GenerateConfig(batch_size=5))
     assert [config.images_at_once for config in asked] == [64, 32, 5]
+
+
+def test_how_many_images_there_are_is_said_once() -> None:
+    for config, total in (
+        (GenerateConfig(num_images=12, images_per_prompt=3), 12),
+        (GenerateConfig(images_per_prompt=3), DEFAULT_IMAGES),
+        (GenerateConfig(prompts="a.txt", images_per_prompt=3), 15),
+        (GenerateConfig(prompts="a.txt", num_images=12), 12),
+    ):
+        config.check()
+        assert config.total(5) == total
+    with pytest.raises(ValueError, match="of given prompts --images-per-prompt and --num-images both say how many images there are; leave one out"):
+        GenerateConfig(prompts="a.txt", num_images=12, images_per_prompt=3).check()
+    with pytest.raises(ValueError, match="--images-per-prompt must be 1 or more, not 0"):
+        GenerateConfig(images_per_prompt=0).check()

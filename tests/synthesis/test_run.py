@@ -157,3 +157,18 @@ def test_near_prompts_are_in_one_split(config: GenerateConfig) -> None:
     near = [(one, other) for one in split_of for other in split_of if one < other and jaccard(words_of(one), words_of(other)) >= 0.8]
     assert len(near) >= 60
     assert all(split_of[one] == split_of[other] for one, other in near)
+
+
+@pytest.mark.parametrize(("images", "scenes", "each"), [(12, 4, [3] * 4), (10, 3, [4, 3, 3]), (2, 1, [2])])
+def test_of_each_scene_that_the_grammar_invents_as_many_images_are_made_as_asked_for(
+    config: GenerateConfig, images: int, scenes: int, each: list[int]
+) -> None:
+    config = dataclasses.replace(config, prompts=None, num_images=images, images_per_prompt=3)
+    config.check()
+    for work in (begin(config, CPU), join(config, CPU)):
+        pairs = [(shard.split, pair) for shard in work.shards for pair in shard.pairs]
+        assert len(work.prompts.records) == len({record.group for record in work.prompts.records}) == scenes
+        assert sorted(Counter(pair.record.prompt for _, pair in pairs).values(), reverse=True) == each
+        assert len({pair.seed for _, pair in pairs}) == len(pairs) == images
+        assert all(len({split for split, pair in pairs if pair.record.prompt == record.prompt}) == 1 for record in work.prompts.records)
+    assert read_json(config.out / DATASET_FILE)["settings"]["images_per_prompt"] == 3

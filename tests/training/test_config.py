@@ -101,6 +101,8 @@ def test_what_a_peer_cannot_do_is_named(network: NetworkName) -> None:
     frozen = dataclasses.replace(mini_git(), network=network, frozen_encoder=1.0)
     with pytest.raises(ConfigError, match=f"{network} takes pictures, not features computed before; add --no-reuse-features"):
         dataclasses.replace(frozen, reuse_features=True)
+    with pytest.raises(ConfigError, match=f"joint and frozen_decoder are of our own network; leave them out with {network}"):
+        dataclasses.replace(frozen, joint=2)
     for changes in ({"pretrained_encoder": True}, {"encoder_file": Path("weights.pth")}):
         model = dataclasses.replace(mini_git().model, **changes)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=f"{network} has an encoder of its own, into which timm's weights do not go"):
@@ -157,11 +159,30 @@ def test_encoder_arguments_are_read_as_json_or_text() -> None:
         {"reuse_features": True},
         {"weigh": True, "curriculum": True},
         {"weigh": True, "stream": True},
+        {"joint": 0},
+        {"joint": -2},
     ],
 )
 def test_impossible_numbers_are_named(changes: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
         dataclasses.replace(mini(), **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("other", ["stream", "weigh", "curriculum"])
+def test_images_of_a_prompt_are_found_among_numbered_pairs_in_their_usual_order(other: str) -> None:
+    with pytest.raises(ConfigError, match=r"joint looks for a prompt's other images among numbered pairs.* leave stream, weigh and curriculum out"):
+        dataclasses.replace(mini(), joint=2, **{other: True})  # type: ignore[arg-type]
+    assert dataclasses.replace(mini(), joint=1, **{other: True}).joint == 1  # type: ignore[arg-type]
+    assert dataclasses.replace(mini(), joint=2, min_fit=0.0).joint == 2
+
+
+def test_a_run_of_before_showed_one_image_at_a_time(tmp_path: Path) -> None:
+    mini().save(tmp_path / "config.json")
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content.pop("joint") == 1
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert TrainConfig.load(tmp_path / "config.json") == mini()
+    assert parse(["mini", "--joint", "4"]).joint == 4
 
 
 def test_a_stage_belongs_to_its_encoder() -> None:

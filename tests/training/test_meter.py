@@ -10,8 +10,9 @@ from training.meter import Meter
 from training.run_state import Progress
 
 
-def batch(pairs: int, tokens: int, **skipped: int) -> Batch:
-    return Batch(torch.zeros(pairs, 3, 2, 2), torch.zeros(pairs, 1), torch.zeros(pairs, 1), tokens, Counter(skipped))
+def batch(pairs: int, tokens: int, texts: int = 2, **skipped: int) -> Batch:
+    """Of so many texts, with several images each."""
+    return Batch(torch.zeros(texts, 1, 3, 2, 2), torch.zeros(texts, 1), torch.zeros(texts, 1), tokens, pairs, Counter(skipped))
 
 
 def test_what_is_read_is_what_was_seen_by_a_clock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +31,7 @@ def test_what_is_read_is_what_was_seen_by_a_clock_of_its_own(monkeypatch: pytest
     values = meter.read(progress)
     assert values["train/loss"] == pytest.approx(2.0)  # the mean of two updates' sums
     assert values["speed/images_per_second"] == pytest.approx(20 / 10)
+    assert values["speed/updates_per_second"] == pytest.approx(2 / 10)
     assert values["speed/tokens_per_second"] == pytest.approx(100 / 10)
     assert values["speed/data_wait"] == pytest.approx(2 / 10)
     assert (progress.seen, progress.skipped) == (20, {"damaged": 2, "empty": 2})
@@ -37,5 +39,6 @@ def test_what_is_read_is_what_was_seen_by_a_clock_of_its_own(monkeypatch: pytest
     meter.wait_begins()
     meter.wait_ends([batch(1, 1)])
     now[0] += 1.0
-    assert meter.read(progress)["speed/images_per_second"] == pytest.approx(1.0)  # since the last reading
+    values = meter.read(progress)
+    assert (values["speed/images_per_second"], values["speed/updates_per_second"]) == pytest.approx((1.0, 1.0))  # since the last reading
     assert progress.seen == 21

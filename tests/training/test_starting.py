@@ -1,4 +1,4 @@
-"""What a run begins with where BLIP or GIT of transformers is trained."""
+"""What a run begins with: of BLIP or GIT of transformers, and of a checkpoint of ours."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import timm
 import torch
 from blips import DEC, END, KINDS, save_blip
 from gits import WORDS, save_git
+from inverters import tiny_inverter
 
-from model import CaptionModel, CheckpointError, EncoderError, Preprocessing
+from model import CaptionModel, CheckpointError, EncoderError, Preprocessing, load_model
 from peers import PeerNetwork
 from tokenizer import PromptTokenizer
 from training.config import ConfigError, NetworkName, TrainConfig, mini, mini_blip, mini_git
@@ -163,3 +164,13 @@ def test_a_peer_takes_pictures_and_not_features(tokenizer: PromptTokenizer) -> N
 def test_our_own_network_is_still_the_one_without_a_wish(tokenizer: PromptTokenizer) -> None:
     config = dataclasses.replace(small("git"), network="reprompt")
     assert isinstance(build_network(config, tokenizer, text_tokens=24, pretrained=False), CaptionModel)
+
+
+def test_how_sure_a_network_was_is_not_taken_over_into_a_run_that_changes_it(tmp_path: Path) -> None:
+    inverter = tiny_inverter(confidence_scale=(0.5, 0.4, 0.1))
+    inverter.save_pretrained(tmp_path)
+    assert load_model(tmp_path).config.confidence_scale == (0.5, 0.4, 0.1)
+    config = dataclasses.replace(mini(), init=str(tmp_path))
+    model = build_network(config, inverter.tokenizer, text_tokens=24, pretrained=True)
+    assert isinstance(model, CaptionModel)
+    assert model.config.confidence_scale is None
