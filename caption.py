@@ -112,7 +112,7 @@ class CaptionConfig:
     max_new_tokens: int | None = None
     """Tokens of a prompt at most, the end counted."""
     batch_size: int = 32
-    """Pictures that go through the network together; fewer take less memory."""
+    """Pictures that go through the network together, with --joint and --grid prompts; fewer take less memory."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision: auto is float32 on a CPU, bfloat16 on a GPU. bfloat16 is much quicker on a CPU that multiplies in it (AVX512-BF16, AMX)."""
 
@@ -122,7 +122,8 @@ class CaptionConfig:
         check_least(2, candidates=self.candidates)
         if (self.rerank == "clip") != (self.clip is not None):
             raise ValueError("--rerank clip needs a CLIP, and nothing else does: --rerank clip --clip DIR_OR_ID")
-        check_least(1, grid=min(self.grid))
+        if min(self.grid) < 1:
+            raise ValueError(f"--grid takes rows and columns, each 1 or more, not {self.grid[0]} {self.grid[1]}")
         if self.rerank != "none" and (self.joint or self.grid != (1, 1)):
             raise ValueError("--rerank is of one picture at a time; leave it, or --joint and --grid out")
         if self.rerank != "none" and self.sample:

@@ -5,6 +5,7 @@ Examples:
     python train.py mini --data datasets/large --max-steps 6000 --name long
     python train.py photos --data PHOTOS --model.encoder-file FILE         captions of photographs, half an hour on a 2-core CPU
     python train.py small --data datasets/mine             one GPU
+    python train.py small --data datasets/seeds --joint 4  a model that reads up to four images of a prompt at once
     accelerate launch train.py base --data datasets/mine   several
     python train.py --init microsoft/git-base --data datasets/mine        from GIT's weights, in our network
     python train.py --network hf-blip --init Salesforce/blip-image-captioning-base --data datasets/mine   BLIP itself; hf-git the same way
@@ -309,7 +310,7 @@ def fit(
                     if network is not None:
                         measured = validate(network, tokenizer, batches, accelerator, tracker, progress.step)
                         bar.write(f"step {progress.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
-                        best = measured["loss"] <= progress.best_loss  # of equal ones the later
+                        best = math.isfinite(measured["loss"]) and measured["loss"] <= progress.best_loss  # of equal ones the later
                         if last and not best and progress.best_step == 0:
                             bar.write("No validation loss of this run was a number; the last weights are exported all the same")
                         if best or (last and progress.best_step == 0):
@@ -357,7 +358,8 @@ def _announce(config: TrainConfig, model: Network, data: TrainingData, run: Path
     positions = model.config.max_text_tokens
     text_tokens = min(round(float(lengths.tokens.mean())), positions)
     print(f"{run}: {describe(model, config, text_tokens)}")
-    print(f"{data}, {config.max_steps} steps of {config.pairs_per_update(processes)}")
+    shown = f" prompts, 1 to {config.joint} images of each" if config.joint > 1 else ""
+    print(f"{data}, {config.max_steps} steps of {config.pairs_per_update(processes)}{shown}")
     print(lengths.describe(positions, "" if config.init is not None else "--model.max-text-tokens"))
     try:
         check_libraries()
@@ -410,10 +412,11 @@ def _learn_certainty(config: TrainConfig, run: Path, data: TrainingData) -> None
 
 def _about(config: TrainConfig, data: TrainingData, progress: Progress, table: str) -> Training:
     """For the model card."""
+    shown = "pairs" if config.joint == 1 else f"prompts, 1 to {config.joint} images of each,"
     return Training(
         data=without_password(config.data),
         pairs=str(data),
-        steps=f"{progress.step} updates of {config.batch_size * config.accumulate} pairs on each process",
+        steps=f"{progress.step} updates of {config.batch_size * config.accumulate} {shown} on each process",
         base_model=config.init if config.init is not None and not Path(config.init).exists() else "",
         evaluation=table,
         examples=[prompt for prompt in data.some_prompts(SHOWN_PROMPTS) if prompt.strip()],

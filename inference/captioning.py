@@ -112,7 +112,9 @@ class Captioning:
         if self.reranker is not None and not isinstance(self.inverter, PromptInverter):
             raise ValueError("choosing among drawn prompts needs a checkpoint of Reprompt's or GIT's; this one runs in transformers")
         if self.reads_together and self.most_together == 1:
-            raise ValueError("this model reads one picture at a time; one that reads several of a prompt together is trained by train.py --joint 4")
+            raise ValueError(
+                "this model reads one picture at a time, as ONNX graphs do; one that reads several together is trained by train.py --joint 4"
+            )
 
     @property
     def reads_together(self) -> bool:
@@ -143,7 +145,7 @@ class Captioning:
             if not groups or groups[-1].path != folder:
                 if self.joint and self._are_enough(groups):  # the last of them is whole only now
                     running.write(groups)
-                groups.append(Group(path=folder, most=self.most_together))
+                groups.append(Group(path=folder, most=self.most_together, each=self.grid[0] * self.grid[1]))
             groups[-1].add(file, lacking)
             if not self.joint and self._are_enough(groups):
                 running.write(groups)
@@ -164,17 +166,17 @@ class Captioning:
         return asked == self.batch_size or not asked or len(groups) >= _BATCHES_AHEAD * self.batch_size
 
     def seen(self, image: Image.Image) -> tuple[Image.Image, ...]:
-        """What the network sees of a file's picture, or of those in its grid.
+        """What the network sees of a file's picture, or of the first of those in its grid.
 
         Raises:
             ImageError: it has fewer pixels than its grid has pictures.
         """
         rows, columns = self.grid
         if image.height < rows or image.width < columns:
-            raise ImageError(f"image: {image.width} x {image.height} pixels are no grid of {columns} x {rows} pictures", "no grid")
+            raise ImageError(f"image: {image.width} x {image.height} pixels are no grid of {rows} rows and {columns} columns", "no grid")
         down, across = ([length * part // parts for part in range(parts + 1)] for length, parts in ((image.height, rows), (image.width, columns)))
         boxes = [(left, top, right, bottom) for top, bottom in pairwise(down) for left, right in pairwise(across)]
-        return tuple(self.inverter.reduced(image if len(boxes) == 1 else image.crop(box)) for box in boxes)
+        return tuple(self.inverter.reduced(image if len(boxes) == 1 else image.crop(box)) for box in boxes[: self.most_together])
 
     def predict(self, groups: Sequence[Group]) -> list[Prediction]:
         """A prompt for each."""
@@ -222,19 +224,21 @@ class Group:
 
     Attributes:
         path: of the file, or of the folder.
+        each: pictures of a file.
         pictures: that there are.
         files: what was read of them but the pictures, which outputs lack them, and whether the network was asked.
     """
 
     path: Path
     most: int
+    each: int = 1
     images: list[Image.Image] = field(default_factory=list)
     pictures: int = 0
     files: list[tuple[PictureFile, list[Output], bool]] = field(default_factory=list)
 
     def add(self, file: PictureFile, lacking: list[Output]) -> None:
         self.images += file.images[: self.most - len(self.images)]
-        self.pictures += len(file.images)
+        self.pictures += self.each if file.images else 0
         self.files.append((replace(file, images=()), lacking, bool(file.images)))
 
 

@@ -142,8 +142,8 @@ class PromptInverter:
 
     @property
     def most_together(self) -> int:
-        """Pictures of one prompt that the network can see at once."""
-        return max(1, self.pytorch_model().config.encoder.frames)
+        """Pictures of one prompt that the network can see at once; of ONNX graphs one."""
+        return max(1, self.model.config.encoder.frames) if isinstance(self.model, CaptionModel) else 1
 
     def _predict(self, batches: Iterable[Tensor], how: Decoding) -> list[Prediction]:
         rules = self._rules(how.prefix, how.bad_words) | how.lengths
@@ -201,7 +201,7 @@ class PromptInverter:
         check_several(groups, batch_size)
 
         def size(group: Sequence[Picture]) -> int:
-            if is_picture(group):
+            if is_picture(group) or not isinstance(group, Sequence | np.ndarray | Tensor):
                 raise TypeError("groups is a list of lists of pictures, [[one, other], [third]], not of pictures")
             return len(group)
 

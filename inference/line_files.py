@@ -110,7 +110,7 @@ class JsonLines(LineFile):
 
 
 class Table(LineFile):
-    """CSV, a line for each row: line breaks in a prompt become spaces."""
+    """CSV, a line for each row: whatever there is of spaces and line breaks in a cell becomes one space."""
 
     def __init__(self, path: Path, existing: Existing, by: str) -> None:
         head = f"{','.join(COLUMNS)}\n".encode()

@@ -45,7 +45,7 @@ class Confidence:
 
     def of_piece(self, log_probs: Sequence[float]) -> float:
         """The probability that some of a text's tokens are right where all before them are."""
-        return math.exp(min(0.0, sum(log_probs)))  # rounding may lead above
+        return math.exp(min(sum(log_probs), 0.0))  # rounding may lead above; what is no number stays none
 
 
 def _evidence(log_probs: Sequence[float]) -> tuple[float, float, float]:

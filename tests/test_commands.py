@@ -252,6 +252,7 @@ def test_a_mistake_in_the_settings_costs_a_correction(tmp_path: Path, tiny_pipel
         generate(*arguments, "--width", 24, "--height", 24)
 
 
+@pytest.mark.slow
 def test_generate_stopped_by_ctrl_c_says_how_to_go_on(tmp_path: Path, tiny_pipeline: Path) -> None:
     process = command("generate_data.py", "--model", tiny_pipeline, "--num-images", "5000", "--out", "data", "--steps", "2", cwd=tmp_path)
     for _ in range(600):

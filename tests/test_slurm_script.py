@@ -12,7 +12,8 @@ import pytest
 from commands import ROOT
 
 STAND_INS = {
-    "srun": 'exec "$@"',
+    # which hands no signal on, and kills what it runs
+    "srun": '"$@" & child=$!; trap "kill -9 $child; exit 143" TERM; wait $child',
     "scontrol": 'echo "$@" >> requeued',
     # says how it was called, and trains until it is told to stop
     "python": 'echo "$@" >> called; trap "echo saved >> called; exit 1" TERM; [ -n "$ENDS" ] && exit "$ENDS"; while :; do sleep 0.02; done',
@@ -30,8 +31,13 @@ def cluster(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(cluster: Path, *arguments: str, ends: str = "") -> subprocess.Popen:
-    environment = {"PATH": f"{cluster / 'bin'}{os.pathsep}{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(cluster), "SLURM_JOB_ID": "17", "ENDS": ends}
+def started(cluster: Path, *arguments: str, ends: str = "", **exported: str) -> subprocess.Popen:
+    environment = exported | {
+        "PATH": f"{cluster / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_SUBMIT_DIR": str(cluster),
+        "SLURM_JOB_ID": "17",
+        "ENDS": ends,
+    }
     return subprocess.Popen(["bash", str(ROOT / "docs" / "train.slurm"), *arguments], env=environment, cwd="/", stderr=subprocess.PIPE, text=True)
 
 
@@ -48,14 +54,30 @@ def test_before_its_time_is_up_a_run_saves_and_queues_itself_again(cluster: Path
     assert (cluster / "requeued").read_text() == "requeue 17\n"
 
 
-@pytest.mark.parametrize(("where", "run"), [("--name", "runs/mine"), ("--out", "elsewhere")])
+@pytest.mark.parametrize(
+    ("where", "run"),
+    [
+        (["--name", "mine"], "runs/mine"),
+        (["--name=mine"], "runs/mine"),
+        (["--out", "a/elsewhere"], "a/elsewhere"),
+        (["--out=elsewhere"], "elsewhere"),
+    ],
+)
 @pytest.mark.parametrize("code", [0, 3])
-def test_the_next_turn_goes_on_and_a_finished_or_failed_run_is_not_queued_again(cluster: Path, where: str, run: str, code: int) -> None:
+def test_the_next_turn_goes_on_and_a_finished_or_failed_run_is_not_queued_again(cluster: Path, where: list[str], run: str, code: int) -> None:
     (cluster / run).mkdir(parents=True)
     (cluster / run / "config.json").touch()
-    assert started(cluster, "small", where, Path(run).name, ends=str(code)).wait(20) == code
-    assert (cluster / "called").read_text() == f"train.py small {where} {Path(run).name} --resume\n"
+    assert started(cluster, "small", *where, "--workers", "8", ends=str(code)).wait(20) == code
+    assert (cluster / "called").read_text() == f"train.py small {' '.join(where)} --workers 8 --resume\n"
     assert not (cluster / "requeued").exists()
+
+
+def test_what_the_caller_s_shell_exports_is_not_taken_for_the_run(cluster: Path) -> None:
+    exported = {"run": "runs/other", "resume": "--resume", "before": "--name"}
+    assert started(cluster, "small", ends="0", **exported).wait(20) != 0
+    assert not (cluster / "called").exists()
+    assert started(cluster, "small", "--name", "mine", ends="0", **exported).wait(20) == 0
+    assert (cluster / "called").read_text() == "train.py small --name mine\n"
 
 
 def test_a_run_without_a_name_is_refused(cluster: Path) -> None:

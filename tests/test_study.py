@@ -290,6 +290,7 @@ def test_mistakes_are_counted_over_the_seeds_by_what_they_are() -> None:
     assert "other" not in found
 
 
+@pytest.mark.slow
 def test_updates_are_timed_by_the_core(tmp_path: Path, small_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "_ROUNDS", 3)
     monkeypatch.setattr(learning, "_AT_ONCE", 2)

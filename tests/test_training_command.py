@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -9,7 +10,9 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +26,8 @@ from left_by_runs import curve, weights
 import train
 from data.errors import MissingExtraError, ShardError
 from model import CaptionModel, EncoderError, load_model
-from training.config import ConfigError
+from model.familiarity import Familiarity
+from training.config import ConfigError, TrainConfig
 from training.run_directory import RunStateError, checkpoints
 
 
@@ -259,3 +263,37 @@ def test_compiled_steps_are_the_same_steps(trained: tuple[Path, Path, str], tmp_
     assert curve(tmp_path / "compiled", "train/loss") == pytest.approx(curve(tmp_path / "plain", "train/loss"), rel=1e-5)
     ours, theirs = weights(tmp_path / "plain", 5), weights(tmp_path / "compiled", 5)
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
+
+
+def test_of_equal_validation_losses_the_later_weights_are_exported(
+    trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[Path] = []
+    export = train._export
+
+    def noting(model: Any, tokenizer: Any, directory: Path) -> None:
+        exported.append(directory)
+        export(model, tokenizer, directory)
+
+    monkeypatch.setattr(train, "fit", partial(train.fit, validate=lambda *_: {"loss": 1.5}, export=noting))
+    train_here("mini", "--data", trained[0], "--out", tmp_path / "run", *TINY, "--max-steps", "6", "--evaluate-every", "2")
+    assert exported == [tmp_path / "run" / "model"] * 3
+
+
+def test_what_the_model_knows_of_itself_is_found_out_once(
+    trained: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(TrainConfig.load(trained[1] / "config.json"), label_smoothing=0.3)
+    shutil.copytree(trained[1] / "model", tmp_path / "model", ignore=shutil.ignore_patterns("familiarity*"))
+    asked: list[Any] = []
+
+    def learned(directory: Path, *sources: Any, **options: Any) -> str:
+        asked.append((directory, *sources, options))
+        Familiarity(4, known=30).save(directory)
+        return "all of it"
+
+    monkeypatch.setattr(train, "learn_certainty", learned)
+    for _ in range(2):
+        train._learn_certainty(config, tmp_path, SimpleNamespace(known="known", validation="held out"))  # type: ignore[arg-type]
+    assert asked == [(tmp_path / "model", "known", "held out", {"label_smoothing": 0.3})]
+    assert capsys.readouterr().out == "all of it\n"

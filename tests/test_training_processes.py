@@ -25,6 +25,8 @@ from data.loading.order import ShuffledBatches
 from model import load_model
 from training.run_directory import checkpoints
 
+pytestmark = pytest.mark.slow
+
 SHARED = [*TINY_VIT, "--precision", "fp32", "--max-steps", 10, "--ema-decay", 0.9]
 
 
@@ -76,7 +78,6 @@ def test_any_encoder_trains_on_several_processes(two_processes: tuple[Path, list
     assert not any("attn_pool" in name or "head" in name for name in trained)
 
 
-@pytest.mark.slow
 def test_images_of_a_prompt_are_trained_on_together_on_several_processes(tmp_path: Path, train_here: Callable[..., None]) -> None:
     """As on one with twice the batch. Of the two batches of an update both, one or neither may show several images: embeddings of frames wait for a
     gradient in none, and lose none."""
@@ -146,6 +147,5 @@ def test_killed_and_stopped_it_resumes_to_the_same_weights(trained: tuple[Path, 
     check_interruptions(trained[0], tmp_path, train_here, [signal.SIGKILL, signal.SIGTERM], steps=60)
 
 
-@pytest.mark.slow
 def test_killed_many_times_it_resumes_to_the_same_weights(trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None]) -> None:
     check_interruptions(trained[0], tmp_path, train_here, [signal.SIGKILL] * 8 + [signal.SIGTERM, signal.SIGINT] + [signal.SIGKILL] * 2, steps=400)

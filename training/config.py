@@ -188,8 +188,10 @@ class TrainConfig:
             )
         if self.network in PEER_KINDS and (self.joint > 1 or self.frozen_decoder):
             raise ConfigError(f"joint and frozen_decoder are of our own network; leave them out with {self.network}")
-        if self.only_frames and self.joint == 1:
-            raise ConfigError("frozen_encoder 1 and frozen_decoder leave nothing to learn but how to read several images together: add --joint 4")
+        if self.only_frames and (self.joint == 1 or self.init is None):
+            raise ConfigError(
+                "frozen_encoder 1 and frozen_decoder leave nothing to learn but how --init reads several images together: add --init and --joint 4"
+            )
         if self.reuse_features and self.stream:
             raise ConfigError("reuse_features keeps what belongs to numbered pairs; leave it or stream out")
         if self.reuse_features and (self.frozen_encoder < 1 or self.augment):

@@ -31,8 +31,9 @@ def prompt_numbers(pairs: PairSource) -> list[int]:
 
 
 class JointBatches(Sampler[list[tuple[Place, ...]]]):
-    """The batches of `ShuffledBatches`, each pair together with others of its prompt: so many in all as the update draws. What is drawn depends on the
-    seed and on the update's number alone, and is as many for all its batches and processes. A prompt with fewer images shows some of them again."""
+    """The batches of `ShuffledBatches`, each pair together with others of its prompt: so many in all as the update draws. What is drawn depends on
+    the seed and on the update's number alone, and is as many for all its batches and processes. A prompt with fewer images shows some of them again.
+    """
 
     def __init__(self, batches: ShuffledBatches, prompts: Sequence[int], numbers: Sequence[int], *, accumulate: int = 1) -> None:
         """

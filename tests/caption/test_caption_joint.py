@@ -104,8 +104,8 @@ def test_prompts_of_single_pictures_are_not_gone_on_with_by_those_of_several(wri
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"grid": (0, 2)}, "--grid must be 1 or more, not 0"),
-        ({"grid": (2, -1)}, "--grid must be 1 or more, not -1"),
+        ({"grid": (0, 2)}, "--grid takes rows and columns, each 1 or more, not 0 2"),
+        ({"grid": (2, -1)}, "--grid takes rows and columns, each 1 or more, not 2 -1"),
         ({"joint": True, "rerank": "mbr"}, "--rerank is of one picture at a time; leave it, or --joint and --grid out"),
         ({"grid": (1, 2), "rerank": "render"}, "--rerank is of one picture at a time"),
     ],

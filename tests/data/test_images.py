@@ -59,8 +59,9 @@ def test_pictures_are_turned_upright() -> None:
 @pytest.mark.parametrize("content", [b"", b"not an image", encoded(Image.effect_noise((64, 64), 50))[:300]])
 def test_unreadable_files_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.png").write_bytes(content)
-    with pytest.raises(ImageError, match=r"broken\.png: not a readable image"):
+    with pytest.raises(ImageError, match=r"broken\.png: not a readable image") as raised:
         read_image(tmp_path / "broken.png")
+    assert raised.value.kind == ("damaged image" if content else "empty image")
     with pytest.raises(ImageError, match=r"none\.png: no such file"):
         read_image(tmp_path / "none.png")
 
@@ -89,10 +90,20 @@ def test_what_is_larger_than_is_read_is_refused_whole(limit: str, tmp_path: Path
         assert raised.value.kind == "huge image"
 
 
+def test_a_file_of_a_gibibyte_is_read_and_none_larger(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(Image.new("RGB", (3, 2))))
+    os.truncate(tmp_path / "a.png", 1 << 30)  # nothing but a hole behind the picture
+    assert read_image(tmp_path / "a.png").size == (3, 2)
+    os.truncate(tmp_path / "a.png", (1 << 30) + 1)
+    with pytest.raises(ImageError, match=r"1,073,741,825 bytes are more than the 1,073,741,824 that are read"):
+        read_image(tmp_path / "a.png")
+
+
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
-    for name in ("pipe.png", "folder.png"):
+    (tmp_path / "zeros.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "folder.png", "zeros.png"):
         with pytest.raises(ImageError, match=rf"{name}: not a file") as raised:
             read_image(tmp_path / name)
         assert raised.value.kind == "no file"

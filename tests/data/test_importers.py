@@ -204,6 +204,7 @@ def test_refusals(tmp_path: Path) -> None:
         imported("folder", source, "--out", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_makes_the_same(tmp_path: Path) -> None:
     source = folder(tmp_path / "in", 150)
     arguments = ["folder", str(source), "--shard-size", "10", "--workers", "2", "--sentence-model", "none"]  # which takes seconds to load

@@ -177,6 +177,7 @@ def test_the_student_needs_no_second_pass_whatever_guidance_is_asked_for(teacher
         synthesize(pipeline, ["a cat"], [1], steps=4, guidance_scale=1.0, negative_prompt="a dog")
 
 
+@pytest.mark.slow
 def test_another_teacher_needs_another_directory(teacher: StableDiffusionPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_pipeline(teacher, tmp_path / "teacher")
     monkeypatch.setattr(trajectories, "CHUNK", 8)
@@ -261,6 +262,7 @@ def test_from_a_teacher_to_a_student_that_diffusers_loads(teacher: StableDiffusi
     assert "git archive" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_shipped_model_paints_what_it_is_asked_for() -> None:
     """In four steps, and as whoever names no steps gets it, in 50."""
     scenes = list(itertools.islice(random_scenes(99, held_out=True), 48))

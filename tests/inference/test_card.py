@@ -31,9 +31,9 @@ def front_matter(card: str) -> tuple[dict[str, Any], str]:
 
 
 def test_the_front_matter_is_yaml_and_says_what_it_is() -> None:
-    facts, text = front_matter(model_card(tiny_config(), 1_234_567))
+    facts, text = front_matter(model_card(tiny_config(), 1_260_000))
     assert facts == {"library_name": "reprompt", "pipeline_tag": "image-to-text", "tags": ["image-to-text", "prompt-recovery"]}
-    assert "1.2 million parameters; encoder test_vit, 32 x 32 px; vocabulary 23." in text
+    assert "1.3 million parameters; encoder test_vit, 32 x 32 px; vocabulary 23." in text
     assert "## Training" not in text
     facts, text = front_matter(model_card(tiny_config(), 1, FULL))
     assert facts["base_model"] == "someone/base"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -244,3 +245,17 @@ def test_the_command_says_what_was_found_out(tmp_path: Path, pairs: Path, capsys
     for smoothing in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match="--label-smoothing must be"):
             CertaintyConfig(checkpoint=directory, data=str(pairs), label_smoothing=smoothing)
+
+
+def test_right_is_any_prompt_of_the_picture_whatever_surrounds_it(tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = checkpoint("ours", tmp_path / "model")
+    written = [one.prompt for one in load_inverter(directory).predict(held_out(pairs).images(0, VALIDATION))]
+    of = HeldOutPictures.of
+
+    def with_further_prompts(source: Any, count: int) -> HeldOutPictures:
+        found = of(source, count)
+        further = [[*prompts, f" {text}\n"] for prompts, text in zip(found.references, written, strict=True)]
+        return dataclasses.replace(found, references=further)
+
+    monkeypatch.setattr(HeldOutPictures, "of", with_further_prompts)
+    assert learn(directory, pairs).right == 1

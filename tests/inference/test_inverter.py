@@ -141,6 +141,7 @@ def test_whatever_holds_a_picture_gives_the_same(tmp_path: Path) -> None:
     assert one.predict(source for source in sources) == one.predict([image] * len(sources))
     assert one.predict(np.stack([array, array]))[0].prompt == expected.prompt
     grey = image.convert("L")
+    assert one.predict(np.asarray(grey)) == one.predict(grey)  # one picture, and not its rows
     assert one.predict([np.asarray(grey)]) == one.predict([grey]) == one.predict([torch.tensor(np.asarray(grey))[None]])
 
 
@@ -152,6 +153,7 @@ def test_whatever_holds_a_picture_gives_the_same(tmp_path: Path) -> None:
         ([np.zeros((4, 4, 3))], "pixels are uint8"),
         ([torch.zeros(4, 4, 3, dtype=torch.uint8)], r"a tensor of a picture is \(3, H, W\)"),
         ([np.zeros((4, 4, 2), np.uint8)], r"an array of a picture is \(H, W\)"),
+        ([np.zeros((1, 4, 4, 3), np.uint8)], r"an array of a picture is \(H, W\).*not \(1, 4, 4, 3\)"),
     ],
 )
 def test_what_is_no_picture_is_told_what_to_pass(images: Any, message: str) -> None:

@@ -58,6 +58,10 @@ def test_where_pytorch_is_needed_it_is_said(both: tuple[PromptInverter, Path], t
     for ask in (lambda: theirs.save_pretrained(tmp_path / "x"), lambda: theirs.assess(IMAGES[:1], ["a cat"]), lambda: theirs.features(IMAGES)):
         with pytest.raises(ValueError, match="the checkpoint that the ONNX graphs were exported from"):
             ask()
+    assert theirs.most_together == 1
+    assert theirs.predict_joint([IMAGES[:1]]) == theirs.predict(IMAGES[:1])
+    with pytest.raises(ValueError, match="1 to 1 pictures of one prompt together, not 2"):
+        theirs.predict_joint([IMAGES[:2]])
     with pytest.raises(ValueError, match="leave device and dtype out"):
         PromptInverter.from_pretrained(both[1] / "graphs", dtype="bfloat16")
 

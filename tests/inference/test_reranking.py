@@ -11,8 +11,9 @@ from examples import painted
 from inverters import TOKENIZER, tiny_inverter
 from PIL import Image
 
-from inference.prediction import Candidate
-from inference.reranking import BayesRisk, ClipFit, Pool, Rendering, reranked
+from inference import PromptInverter
+from inference.prediction import Candidate, Prediction
+from inference.reranking import BayesRisk, ClipFit, Pool, Rendering, _pool, reranked
 
 IMAGES = [painted("cat", "red"), painted("dog", "blue"), painted("owl", "green")]
 
@@ -116,3 +117,52 @@ def test_a_prompt_that_the_network_wrote_is_assessed_as_it_was_written() -> None
         assert assessed.confidence == pytest.approx(wrote.confidence, rel=1e-3)
     (longer,) = one.assess(IMAGES[:1], ["a cat on a beach " * 40])
     assert len(longer.tokens) == one.model.config.max_text_tokens
+
+
+def test_of_a_prompt_that_was_spelled_in_several_ways_the_likeliest_stands_once() -> None:
+    def saying(*candidates: tuple[str, float]) -> Prediction:
+        first, *others = [Candidate(prompt, log_prob, 0.5, log_prob) for prompt, log_prob in candidates]
+        return Prediction(first.prompt, first.score, 0.5, None, log_prob=first.log_prob, alternatives=others, tokens=[])
+
+    found = _pool(saying(("a", -3.0), ("b", -2.0)), saying(("a", -1.0), ("b", -4.0), ("c", -2.5)))
+    assert [(one.prompt, one.log_prob) for one in found.candidates] == [("a", -1.0), ("b", -2.0), ("c", -2.5)]
+
+
+def test_what_a_search_finds_is_chosen_among_too() -> None:
+    """All of its beams."""
+    one = tiny_inverter(label_smoothing=0.1)
+    one.pytorch_model().decoder.output_bias.data[TOKENIZER.eos_id] += 3.0
+    for how in ({"length_penalty": 3.0}, {"length_penalty": -3.0}):
+        known = Known(len)
+        reranked(one, IMAGES, known, candidates=2, num_beams=4, max_new_tokens=7, **how)
+        searched = one.predict(IMAGES, num_beams=4, num_return_sequences=4, max_new_tokens=7, **how)
+        for found, candidates in zip(searched, known.pools, strict=True):
+            assert {found.prompt, *(other.prompt for other in found.alternatives)} <= set(candidates.prompts)
+
+
+def test_rendering_is_weighed_with_the_networks_own_likelihood() -> None:
+    reranker = Rendering(lambda prompts, seeds: [IMAGES[0]] * len(prompts), lambda images: np.ones((len(images), 2)), evidence=10)
+    ((a, b),) = reranker(IMAGES[:1], [pool(a=0.6, b=0.2)])
+    assert a - b == pytest.approx(np.log(3))
+
+
+def test_the_drawing_and_the_search_keep_to_the_same_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = {"prefix": "two", "bad_words": ("cat",), "min_new_tokens": 2, "max_new_tokens": 7}
+    asked, predict = list[dict[str, Any]](), PromptInverter.predict
+
+    def noting(self: PromptInverter, images: Any, **how: Any) -> Any:
+        asked.append(how)
+        return predict(self, images, **how)
+
+    monkeypatch.setattr(PromptInverter, "predict", noting)
+    reranked(tiny_inverter(), IMAGES[:1], Known(len), candidates=5, **rules)
+    assert [how["do_sample"] for how in asked if how | rules == how] == [True, False]
+
+
+def test_of_equally_good_prompts_the_likelier_comes_first() -> None:
+    one, known = tiny_inverter(label_smoothing=0.1), Known(lambda prompt: len(prompt) % 2)
+    (found,) = reranked(one, IMAGES[:1], known, candidates=60, num_return_sequences=60, max_new_tokens=7)
+    written = known.pools[0].prompts
+    assert len(written) > 40
+    expected = sorted(written, key=lambda prompt: -(len(prompt) % 2))[:60]
+    assert [found.prompt, *(other.prompt for other in found.alternatives)] == expected

@@ -108,6 +108,7 @@ def close(found: list[list[Any]], expected: list[list[Any]]) -> None:
             assert text.log_probs == pytest.approx(other.log_probs, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_steps_of_one_shape_write_the_same(pair: tuple[CaptionModel, CaptionModel, list[Any]], seed: int) -> None:
     usual, static, _ = pair
@@ -177,6 +178,7 @@ def test_the_host_waits_at_one_step_in_eight(pair: tuple[CaptionModel, CaptionMo
     assert counts[1] - counts[0] <= 2
 
 
+@pytest.mark.slow
 def test_what_is_no_number_is_an_error_in_steps_of_one_shape_too() -> None:
     model = lively(CaptionModel(tiny_config())).eval()
     model.compile_decoding(backend="eager")

@@ -77,6 +77,8 @@ def test_without_a_scale_a_text_is_as_likely_as_its_tokens_together() -> None:
     assert plain.of_text(np.log([0.5, 0.8, 0.9]).tolist()) == pytest.approx(0.36)
     assert plain.of_text([]) == 1.0
     assert plain.of_piece(np.log([0.5, 0.8]).tolist()) == pytest.approx(0.4)
+    assert plain.of_piece([1e-9]) == 1.0
+    assert np.isnan(plain.of_piece([-0.5, float("nan")]))  # and not certain
 
 
 def test_a_scale_weighs_the_least_sure_token_and_the_others() -> None:

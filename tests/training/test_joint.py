@@ -132,14 +132,16 @@ def test_a_checkpoint_s_embeddings_are_kept_and_learn_where_they_have_a_part(joi
     assert torch.equal(logits(model.eval()), logits(before))
 
 
-def test_of_a_network_that_is_to_stay_as_it_is_only_the_embeddings_learn(tokenizer: PromptTokenizer) -> None:
-    model = begin(small(joint=3, frozen_encoder=1.0, frozen_decoder=True), tokenizer)
+def test_of_a_network_that_is_to_stay_as_it_is_only_the_embeddings_learn(tokenizer: PromptTokenizer, tmp_path: Path) -> None:
+    tiny_inverter().save_pretrained(tmp_path)
+    model = begin(small(joint=3, frozen_encoder=1.0, frozen_decoder=True, init=str(tmp_path)), tokenizer)
     assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == [NAME]
     model = begin(small(joint=3, frozen_decoder=True), tokenizer)
     assert all(parameter.requires_grad for parameter in model.encoder.parameters())
     assert not any(parameter.requires_grad for parameter in model.decoder.parameters())
-    for changes in ({"frozen_encoder": 1.0, "frozen_decoder": True}, {"frozen_decoder": True, "network": "hf-git"}):
-        with pytest.raises(ConfigError, match=r"add --joint 4|frozen_decoder are of our own network"):
+    alone: dict[str, Any] = {"frozen_encoder": 1.0, "frozen_decoder": True}
+    for changes in (alone | {"init": "runs/mine/model"}, alone | {"joint": 3}, {"frozen_decoder": True, "network": "hf-git"}):
+        with pytest.raises(ConfigError, match=r"add --init and --joint 4|frozen_decoder are of our own network"):
             small(**changes)
 
 
@@ -169,7 +171,8 @@ def test_batches_show_images_of_one_prompt_and_go_on_where_they_stopped(data: Pa
 
 
 def test_where_only_the_embeddings_learn_no_single_images_are_shown(data: Path, tokenizer: PromptTokenizer, tmp_path: Path) -> None:
-    config = small(data, joint=3, frozen_encoder=1.0, frozen_decoder=True)
+    tiny_inverter().save_pretrained(tmp_path / "model")
+    config = small(data, joint=3, frozen_encoder=1.0, frozen_decoder=True, init=str(tmp_path / "model"))
     assert {tuple(batch.images.shape[1:-3]) for batch in batches_of(config, tokenizer, tmp_path, after=0, count=16)} == {(2,), (3,)}
 
 

@@ -72,6 +72,7 @@ def test_what_nobody_needs_is_not_held(tmp_path: Path, monkeypatch: pytest.Monke
     assert error.value.kind == "huge file"
 
 
+@pytest.mark.slow
 def test_a_bomb_in_a_stream_takes_no_memory(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.tar.gz"
     with tarfile.open(bomb, "w:gz") as tar:
