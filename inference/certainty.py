@@ -8,13 +8,43 @@ Both are kept in the checkpoint: the scale of its confidence in its config.json,
 
 from __future__ import annotations
 
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C from here on ends the process, whatever is being imported
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from data.console import begin_command, check_least, read_command_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertaintyConfig:
+    """Which checkpoint, and what it was trained on."""
+
+    checkpoint: Path
+    """A checkpoint directory, ours or a BLIP or GIT of Hugging Face; it is added to."""
+    data: str
+    """The data it was trained on, as train.py takes it."""
+    image_column: str | None = None
+    prompt_column: str | None = None
+    label_smoothing: float | None = None
+    """That a BLIP or GIT of Hugging Face was trained with, where its config.json does not say."""
+
+    def __post_init__(self) -> None:
+        check_least(0, label_smoothing=self.label_smoothing)
+        if self.label_smoothing is not None and self.label_smoothing >= 1:
+            raise ValueError(f"--label-smoothing must be below 1, not {self.label_smoothing}")
+
+
+if __name__ == "__main__":  # --help and a wrong option do not wait for the imports below, which take seconds
+    CONFIG = read_command_line(CertaintyConfig, __doc__)
+
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +52,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from data.console import begin_command, check_least, read_command_line
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
 from data.files import read_json, write_text
 from data.sources.chosen import PairSource
@@ -179,32 +208,12 @@ def _resized(inverter: Inverter, image: Any) -> Tensor:
     return torch.frombuffer(bytearray(reduced.tobytes()), dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CertaintyConfig:
-    """Which checkpoint, and what it was trained on."""
-
-    checkpoint: Path
-    """A checkpoint directory, ours or a BLIP or GIT of Hugging Face; it is added to."""
-    data: str
-    """The data it was trained on, as train.py takes it."""
-    image_column: str | None = None
-    prompt_column: str | None = None
-    label_smoothing: float | None = None
-    """That a BLIP or GIT of Hugging Face was trained with, where its config.json does not say."""
-
-    def __post_init__(self) -> None:
-        check_least(0, label_smoothing=self.label_smoothing)
-        if self.label_smoothing is not None and self.label_smoothing >= 1:
-            raise ValueError(f"--label-smoothing must be below 1, not {self.label_smoothing}")
-
-
 def main(config: CertaintyConfig) -> None:
     splits = open_splits(config.data, image_name=config.image_column, prompt_name=config.prompt_column)
     print(learn_certainty(config.checkpoint, splits["train"], splits["val"], label_smoothing=config.label_smoothing))
 
 
 if __name__ == "__main__":
-    CONFIG = read_command_line(CertaintyConfig, __doc__)
     begin_command()
     try:
         main(CONFIG)

@@ -14,11 +14,20 @@ SLOW = {"torch", "timm", "transformers", "accelerate", "diffusers", "scipy", "sk
 WRONG = {  # others are given an option that there is not
     "train.py": (["--max-steps", "0"], "max_steps must be 1 or more, not 0"),
     "caption.py": (["docs/examples", "--batch-size", "0"], "--batch-size must be 1 or more, not 0"),
+    "inference.certainty": (["--checkpoint", "x", "--data", "y", "--label-smoothing", "1"], "--label-smoothing must be below 1, not 1"),
     "data.audit": (["nowhere", "--examples", "-1"], "--examples must be 0 or more, not -1"),
     "data.preview": (["nowhere", "--images", "0"], "--images must be 1 or more, not 0"),
 }
-SCRIPTS = ("train.py", "caption.py", "evaluate.py", "score.py", "app.py", "generate_data.py")
-MODULES = ("data.importers", "data.audit", "data.preview", "diffusion.mini.train", "diffusion.mini.distil", "diffusion.mini.probe")
+SCRIPTS = ("train.py", "caption.py", "evaluate.py", "score.py", "app.py", "generate_data.py", "export.py")
+MODULES = (
+    "data.importers",
+    "data.audit",
+    "data.preview",
+    "inference.certainty",
+    "diffusion.mini.train",
+    "diffusion.mini.distil",
+    "diffusion.mini.probe",
+)
 # a command as __main__ with one line of arguments after the other: what ended each, and at the end what was imported
 _RUN = """
 import contextlib, io, json, runpy, sys

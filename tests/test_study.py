@@ -108,6 +108,7 @@ def test_what_was_trained_with_other_settings_or_begun_with_other_weights_is_not
         learn(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_minutes_are_those_of_training_and_what_diverges_is_said(tmp_path: Path, small_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(seconds: float) -> None:
         end = time.process_time() + seconds

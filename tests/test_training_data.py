@@ -144,6 +144,7 @@ def test_an_image_folder_is_trained_on(tmp_path: Path, train_here: Callable[...,
     assert "x empty image, of 32" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_pairs_are_scored_and_those_that_fit_trained_on(
     trained: tuple[Path, Path, str], tmp_path: Path, train_here: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -141,6 +141,7 @@ def test_what_was_embedded_is_not_read_back_as_a_prompt(write: Callable[..., Any
     assert [line.split("\t")[1] for line in out.splitlines()] == [f"picture {red}" for red in range(5)]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_gone_on_with(model: str, write: Callable[..., Any], tmp_path: Path) -> None:
     count, path = 250, tmp_path / "a.jsonl"
     (tmp_path / "in").mkdir()

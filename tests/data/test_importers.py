@@ -116,6 +116,7 @@ def test_a_folder_of_generated_images(tmp_path: Path, capsys: pytest.CaptureFixt
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.tar")} == stamps
 
 
+@pytest.mark.slow
 def test_nothing_leaks_and_the_audit_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "in"
     source.mkdir()

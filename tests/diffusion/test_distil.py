@@ -224,6 +224,7 @@ def test_trajectories_are_of_scenes_to_be_learnt_and_of_the_seed(
     assert len(set(noise)) == 4
 
 
+@pytest.mark.slow
 def test_a_student_goes_on_from_another(teacher: StableDiffusionPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[UNet2DConditionModel] = []
     monkeypatch.setattr(trajectories, "CHUNK", 2)

@@ -124,6 +124,7 @@ def test_caption_draws_by_its_options(blip: Path, files: list[Path], write: Any)
         assert [text for _, text in write(*files, *drawn, *surely)] == greedy
 
 
+@pytest.mark.slow
 def test_what_needs_our_network_is_refused_in_one_line(blip: Path, files: list[Path]) -> None:
     for options in ({"prefix": "a cat"}, {"bad_words": ["dog"]}):
         with pytest.raises(ValueError, match="need a checkpoint of Reprompt's or GIT's") as refused:

@@ -123,6 +123,7 @@ def test_steps_of_one_shape_write_the_same(pair: tuple[CaptionModel, CaptionMode
     close(*drawn)
 
 
+@pytest.mark.slow
 def test_one_graph_serves_all_steps_of_a_shape(pair: tuple[CaptionModel, CaptionModel, list[Any]]) -> None:
     _, static, graphs = pair
     torch.compiler.reset()
@@ -164,6 +165,7 @@ def counting(of: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
     return called
 
 
+@pytest.mark.slow
 def test_the_host_waits_at_one_step_in_eight(pair: tuple[CaptionModel, CaptionModel, list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes a bool, a number or a list on the host makes it wait for a device."""
     _, static, _ = pair
