@@ -142,7 +142,7 @@ class Captioning:
         groups: list[Group] = []
         for path, lacking, file in read_ahead(running.read, running.wanted(self._grouped(files)), ahead=_BATCHES_AHEAD * self.batch_size):
             folder = path.parent if self.joint else path
-            if not groups or groups[-1].path != folder:
+            if not self.joint or not groups or groups[-1].path != folder:
                 if self.joint and self._are_enough(groups):  # the last of them is whole only now
                     running.write(groups)
                 groups.append(Group(path=folder, most=self.most_together, each=self.grid[0] * self.grid[1]))

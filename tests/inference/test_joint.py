@@ -282,6 +282,13 @@ def test_without_being_asked_a_model_reads_each_picture_alone(folders: Path) -> 
     assert [(one.reads_together, one.most_together) for one in captioning] == [(False, 1), (True, 3)]
 
 
+def test_a_file_that_is_named_twice_in_a_row_is_no_group(folders: Path) -> None:
+    one = next(path for path in sorted(folders.rglob("*")) if path.is_file())
+    kept = Kept()
+    Ran([one, one], kept)
+    assert [(row.file, row.note) for row in kept.rows] == [(one, "")] * 2
+
+
 def test_drawn_prompts_are_not_chosen_among_where_a_model_does_not_draw_them() -> None:
     with pytest.raises(ValueError, match="choosing among drawn prompts needs a checkpoint of Reprompt's or GIT's"):
         Captioning(inverter=StubInverter(), decoding={}, reranker=BayesRisk(lambda texts: np.zeros((len(texts), 2))))

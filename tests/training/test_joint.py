@@ -165,6 +165,7 @@ def test_batches_show_images_of_one_prompt_and_go_on_where_they_stopped(data: Pa
     whole = batches_of(config, tokenizer, tmp_path, after=0, count=16)
     assert {tuple(batch.images.shape) for batch in whole} == {(4, 3, 32, 32), (4, 2, 3, 32, 32), (4, 3, 3, 32, 32)}
     assert all(batch.num_pairs == batch.images.flatten(0, -4).shape[0] for batch in whole)
+    assert all(one.images.shape == other.images.shape for one, other in zip(whole[::2], whole[1::2], strict=True))  # of one update
     parts = batches_of(config, tokenizer, tmp_path, after=3, count=10)
     assert all(torch.equal(one.images, other.images) for one, other in zip(whole[6:], parts, strict=True))
     assert all(torch.equal(one.labels, other.labels) for one, other in zip(whole[6:], parts, strict=True))
