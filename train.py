@@ -59,6 +59,8 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from core.device import Precision, compute_precision
+from core.minutes import about_minutes
 from data.embeddings import sentence_model_at_hand
 from data.errors import ImageError, MissingExtraError, PairError, ShardError
 from data.files import read_json
@@ -106,6 +108,7 @@ from training.run_state import Progress, RunState, full_disk_is_survived
 from training.running_mean import RunningMean
 from training.starting import build_network, run_tokenizer
 from training.stopping import StopRequest, resume_command
+from training.time_left import seconds_of_end, seconds_of_training
 from training.tracking import Tracker, word_maps
 
 EMBEDDED_DATA = "datasets/mini"
@@ -169,9 +172,10 @@ def _export(model: Network, tokenizer: PromptTokenizer, directory: Path) -> None
 def main(config: TrainConfig) -> None:
     accelerator = start_accelerator(config.precision, all_used=config.joint == 1)  # frames have no part in single images
     first, run = accelerator.is_main_process, config.run_directory
+    precision = compute_precision(accelerator.device, config.precision)
     before = TrainConfig.load(run / CONFIG_FILE) if config.resume else None
     with accelerator.main_process_first():
-        _prepare_data(config)
+        _prepare_data(config, accelerator.device)
         data = TrainingData(config)
     with held(run) if first else nullcontext():
         with accelerator.main_process_first():
@@ -195,10 +199,12 @@ def main(config: TrainConfig) -> None:
         if going_on:
             check_begun(run, begun)
         if first:
-            if not going_on:
-                begin(run, begun)
+            _announce(config, model, data, run, lengths, accelerator.num_processes, precision)
+            if going_on:
+                _say_other_precision(run, precision)
+            else:
+                begin(run, begun | {"precision": {"dtype": precision.name, "reason": precision.reason}})
             config.save(run / CONFIG_FILE)
-            _announce(config, model, data, run, lengths, accelerator.num_processes)
 
         progress = fit(config, accelerator, run, data, model, tokenizer)
         if first:
@@ -221,6 +227,7 @@ def fit(
     if config.reuse_features and is_sharded(accelerator):
         raise ConfigError("reuse_features needs the whole encoder on every process; leave it out under FSDP, or launch without FSDP")
     batches = Batches(data, model, tokenizer, run, accelerator)
+    dtype = compute_precision(accelerator.device, config.precision).dtype
     objective = CaptionLoss(model, from_features=config.reuse_features)
     if config.compile:
         objective.compile()  # in place: the weights keep their names
@@ -231,6 +238,7 @@ def fit(
         learning_rate=config.learning_rate,
         encoder_rate=config.encoder_rate,
         weight_decay=config.weight_decay,
+        dtype=compute_precision(accelerator.device).dtype,
     )
     schedule = warmup_cosine(optimizer, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
@@ -275,7 +283,7 @@ def fit(
                     accelerator.backward(loss)
                 meter.add_loss(loss)
             norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm))
-            finite = check_update(model, progress, loss, norm, schedule.get_last_lr()[-1], config.precision)
+            finite = check_update(model, progress, loss, norm, schedule.get_last_lr()[-1], dtype)
             if finite or accelerator.scaler is not None:  # the scaler leaves the weights alone by itself, and learns from it
                 optimizer.step()
             if not finite:
@@ -293,13 +301,13 @@ def fit(
             if progress.step % LOG_EVERY == 0 or evaluating or saving:
                 values = meter.read(progress)
                 check_skipped(progress)
+                left = about_minutes(meter.seconds_left(config.max_steps - progress.step) + seconds_of_end(config, meter.seconds_left(1)))
                 if not told:
                     told = True
                     tokens_per_second, images_per_second = values["speed/tokens_per_second"], values["speed/images_per_second"]
-                    left = (config.max_steps - progress.step) / values["speed/updates_per_second"] / 60
-                    bar.write(f"{tokens_per_second:,.0f} tokens/s, {images_per_second:,.0f} images/s: about {left:,.0f} min to go")
+                    bar.write(f"{tokens_per_second:,.0f} tokens/s, {images_per_second:,.0f} images/s: {left} to go, comparison included")
                 if tracker is not None:
-                    bar.set_postfix(loss=f"{values['train/loss']:.3f}")
+                    bar.set_postfix_str(f"loss={values['train/loss']:.3f}, {left} left")
                     rates = {f"learning_rate/{group['name']}": group["lr"] for group in optimizer.param_groups}
                     more = {"train/gradient_norm": norm, "train/lost_updates": progress.lost_updates}
                     tracker.scalars(values | rates | more, progress.step)
@@ -336,7 +344,7 @@ def fit(
     return progress
 
 
-def _prepare_data(config: TrainConfig) -> None:
+def _prepare_data(config: TrainConfig, device: torch.device) -> None:
     """Make the embedded data set, or finish it, when that is the one asked for."""
     if config.data != EMBEDDED_DATA:
         return
@@ -347,17 +355,28 @@ def _prepare_data(config: TrainConfig) -> None:
     if begun.exists() and is_finished(Path(config.data)):
         return
     arguments = about.get("arguments") or ["--out", config.data]
-    command = [sys.executable, str(Path(__file__).with_name("generate_data.py")), *arguments]
+    seconds = seconds_of_training(config, device)
+    print(f"{config.data} is rendered first; training and the comparison after it will take {about_minutes(seconds)}", flush=True)
+    command = [sys.executable, str(Path(__file__).with_name("generate_data.py")), *arguments, f"--seconds-after={seconds:.0f}"]
     alone = {name: value for name, value in os.environ.items() if not name.endswith(("RANK", "WORLD_SIZE"))}  # not one of our processes
     if subprocess.run(command, check=False, env=alone).returncode != 0:
         raise ShardError(f"the embedded data set in {config.data} could not be made (see above)")
 
 
-def _announce(config: TrainConfig, model: Network, data: TrainingData, run: Path, lengths: PromptLengths, processes: int) -> None:
+def _say_other_precision(run: Path, precision: Precision) -> None:
+    before = read_begun(run).get("precision", {}).get("dtype", precision.name)
+    if before != precision.name:
+        print(f"{run} was begun in {before} and goes on in {precision.name}. Its weights and optimizer are float32 in either")
+
+
+def _announce(
+    config: TrainConfig, model: Network, data: TrainingData, run: Path, lengths: PromptLengths, processes: int, precision: Precision
+) -> None:
     """What is about to be done, and what will be missing at the end."""
     positions = model.config.max_text_tokens
     text_tokens = min(round(float(lengths.tokens.mean())), positions)
-    print(f"{run}: {describe(model, config, text_tokens)}")
+    print(f"{run}: {describe(model, config, text_tokens, half=precision.is_half)}")
+    print(f"computes in {precision}")
     shown = f" prompts, 1 to {config.joint} images of each" if config.joint > 1 else ""
     print(f"{data}, {config.max_steps} steps of {config.pairs_per_update(processes)}{shown}")
     print(lengths.describe(positions, "" if config.init is not None else "--model.max-text-tokens"))

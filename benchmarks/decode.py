@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ import torch
 import tyro
 from gits import build_pair, pictures
 from PIL import Image
-from rounds import median_seconds, report
+from rounds import median_seconds, report, usual_dtypes
 
 MODES = ("greedy", "beam 4", "8 samples")
 
@@ -45,7 +45,8 @@ class DecodeConfig:
     """A GIT directory or Hub id; random weights of git-base's shape without it."""
     batches: tuple[int, ...] = (1, 8, 32)
     modes: tuple[str, ...] = MODES
-    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16")
+    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = field(default_factory=usual_dtypes)
+    """By default float32, and bfloat16 where the device multiplies in it."""
     tokens: int = 20
     """New tokens, forced in both."""
     rounds: int = 3

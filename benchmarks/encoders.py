@@ -22,6 +22,7 @@ import tyro
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from core.device import autocast, compute_precision  # noqa: E402
 from model import CaptionModel  # noqa: E402
 from tokenizer import PromptTokenizer  # noqa: E402
 from training.config import NetworkConfig, mini  # noqa: E402
@@ -57,12 +58,20 @@ def seconds_per_step(network: NetworkConfig, batch_size: int) -> tuple[float, fl
     """Median time of a training step on random data, and the parameters in millions."""
     tokenizer = PromptTokenizer.train(["a cat on a beach, rain"] * 3, 700)
     model = CaptionModel(model_config(network, tokenizer)).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(mini().optimizer, model.encoder, model.decoder, learning_rate=1e-6, encoder_rate=1.0, weight_decay=0.0)
+    optimizer = build_optimizer(
+        mini().optimizer,
+        model.encoder,
+        model.decoder,
+        learning_rate=1e-6,
+        encoder_rate=1.0,
+        weight_decay=0.0,
+        dtype=compute_precision(torch.device("cpu")).dtype,
+    )
     pixels, ids = torch.randn(batch_size, 3, *model.config.preprocessing.size), torch.randint(3, tokenizer.vocab_size, (batch_size, 20))
     times = []
     for _ in range(6):
         start = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             loss = model.loss(pixels, ids, ids)
         loss.backward()
         optimizer.step()

@@ -9,14 +9,14 @@ A decode step of a small batch is limited by reading the weights, not by arithme
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 import tyro
 from gits import build_pair, pictures
-from rounds import median_seconds, report
+from rounds import median_seconds, report, usual_dtypes
 from torch import nn
 
 from model import CaptionModel
@@ -34,7 +34,8 @@ class RooflineConfig:
     """A GIT directory or Hub id; random weights of git-base's shape without it."""
     batches: tuple[int, ...] = (1, 8, 32)
     beams: int = 4
-    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16")
+    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = field(default_factory=usual_dtypes)
+    """By default float32, and bfloat16 where the device multiplies in it."""
     rounds: int = 5
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     json: Path | None = None

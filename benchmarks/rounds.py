@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from core.device import multiplies_in
+
 
 def median_seconds(functions: Mapping[str, Callable[[], object]], *, rounds: int, device: torch.device) -> dict[str, float]:
     """Median seconds of each function over `rounds` alternating rounds, after one that does not count."""
@@ -38,13 +40,20 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def usual_dtypes() -> tuple[str, ...]:
+    """The types that are worth measuring on this machine's device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return ("float32", "bfloat16") if multiplies_in(torch.bfloat16, device) else ("float32",)
+
+
 def machine(device: torch.device) -> str:
     """What the numbers were measured on, for the head of a table."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
         names = [line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")]
-        name = f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+        kind = f"{torch.backends.cpu.get_cpu_capability()}, {'multiplies' if multiplies_in(torch.bfloat16, device) else 'no products'} in bfloat16"
+        name = f"{names[0] if names else platform.processor() or platform.machine()} ({kind}), {torch.get_num_threads()} threads"
     return f"{name}; torch {torch.__version__}"
 
 

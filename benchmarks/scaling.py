@@ -32,6 +32,7 @@ from PIL import Image
 from rounds import machine, report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from core.device import autocast, compute_precision
 from data.loading.augmentation import RandomCrop
 from data.loading.examples import Collate, Examples, TextFormat
 from data.loading.order import ShuffledBatches
@@ -61,12 +62,13 @@ class ScalingConfig:
 
 
 def train_some(name: str, batch_size: int, config: ScalingConfig) -> dict[str, Any]:
-    """Median of some updates in bfloat16 after two that do not count."""
+    """Median of some updates, in the precision of the device, after two that do not count."""
     device = torch.device(config.device)
+    precision = compute_precision(device)
     tokenizer = PromptTokenizer.train(["a cat on a beach"] * 3, 300)
     preset = PRESETS[name]()
     shape = dataclasses.replace(model_config(preset.model, tokenizer), vocab_size=preset.model.vocab_size)
-    needs = estimate(shape, batch_size=batch_size, text_tokens=config.text_tokens, half=True)
+    needs = estimate(shape, batch_size=batch_size, text_tokens=config.text_tokens, half=precision.is_half)
     before = _most_taken()
     model = CaptionModel(shape).to(device, memory_format=torch.channels_last)
     objective, optimizer = CaptionLoss(model).train(), torch.optim.AdamW(model.parameters(), 1e-5)
@@ -75,7 +77,7 @@ def train_some(name: str, batch_size: int, config: ScalingConfig) -> dict[str, A
     times = []
     for _ in range(config.updates + 2):
         start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device, precision):
             loss = objective(images, ids, ids)
         loss.backward()
         optimizer.step()
@@ -137,7 +139,7 @@ def main(config: ScalingConfig) -> None:
     for name, size in zip(config.presets, config.batch_sizes, strict=True):  # each in a process of its own, which holds nothing else
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             rows.append(process.submit(train_some, name, size, config).result())
-    report("Training updates, bfloat16, random pictures", rows, device, None)
+    report(f"Training updates, {compute_precision(device).name}, random pictures", rows, device, None)
     data = []
     for count in config.pairs:
         with tempfile.TemporaryDirectory() as directory:

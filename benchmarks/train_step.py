@@ -12,14 +12,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import tyro
 from gits import build_pair, pictures
-from rounds import median_seconds, report
+from rounds import median_seconds, report, usual_dtypes
 
 from model import CaptionModel, EncoderConfig, ModelConfig, Preprocessing
 from training.config import PRESETS
@@ -33,7 +33,8 @@ class TrainStepConfig:
     source: str | None = None
     """A GIT directory or Hub id; random weights of git-base's shape without it."""
     batches: tuple[int, ...] = (8, 32)
-    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("bfloat16", "float32")
+    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = field(default_factory=usual_dtypes)
+    """By default float32, and bfloat16 where the device multiplies in it."""
     text_tokens: int = 24
     captions: int = 1
     """Of each picture, on the features of a frozen encoder, in the network of the preset small; 1 compares with Hugging Face's GIT instead."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.resources import files
 from importlib.util import find_spec
 from itertools import pairwise
@@ -37,7 +38,7 @@ class SentenceEncoder:
         Args:
             name: a directory or a Hub id; all-MiniLM-L6-v2 is taken from its PyPI package where that is installed.
             device: by default a GPU where there is one.
-            bfloat16: multiply in it on a CPU that can, which takes three fifths of the time; a cosine may differ by 0.002.
+            bfloat16: multiply in it on a CPU that can (`core.device`), which takes three fifths of the time; a cosine may differ by 0.002.
 
         Raises:
             MissingExtraError: sentence-transformers is not installed.
@@ -49,9 +50,7 @@ class SentenceEncoder:
         except ImportError as error:
             raise MissingExtraError(f"comparing what sentences say needs the extra 'eval' ({error}): pip install -e '.[eval]'") from error
         logging.disable_progress_bar()  # of loading, which takes less than a second
-        import torch  # here, since `--help` does not wait for it
-
-        self._bfloat16 = bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self._bfloat16 = bfloat16
         packaged = name == SENTENCE_MODEL and find_spec(_PACKAGE) is not None
         try:
             self.model = SentenceTransformer(str(files(_PACKAGE) / "model") if packaged else name, device=device)
@@ -61,9 +60,11 @@ class SentenceEncoder:
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, D) for N texts; what is longer than the model reads is cut."""
-        import torch
+        import torch  # here, since `--help` does not wait for it
 
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+        from core.device import autocast
+
+        with autocast(torch.device("cpu")) if self._bfloat16 else nullcontext():
             vectors = self.model.encode(list(texts), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
         return np.asarray(vectors, dtype=np.float32)
 

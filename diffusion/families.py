@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from core.device import compute_precision, multiplies_in
+
 # models distilled to few steps, most of them without classifier-free guidance, by the names that their makers gave them on the Hub
 _DISTILLED = {"schnell": (4, 0.0), "lightning": (4, 0.0), "hyper": (8, 0.0), "turbo": (4, 0.0), "lcm": (8, 1.0), "distill": (8, 0.0)}
-_LCM, _FEW, _GUIDED_FEW = (8, 1.0), (4, 0.0), (4, 1.0)
+_LCM, _FEW, _GUIDED_FEW = (8, 1.0), (4, 0.0), (2, 1.0)
 # diffusers says 50 for these; with a multistep solver more than 25 or 30 change little
 _USUAL = {"StableDiffusionPipeline": (25, 7.5), "StableDiffusionXLPipeline": (30, 5.0)}
 _FALLBACK = (30, 5.0)
@@ -62,8 +64,8 @@ def usual_dtype(parts: Mapping[str, Any], device: torch.device) -> torch.dtype:
         parts: a pipeline's model_index.json.
     """
     if device.type == "cpu":
-        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
-    if "unet" not in parts and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return compute_precision(device).dtype
+    if "unet" not in parts and device.type == "cuda" and multiplies_in(torch.bfloat16, device):
         return torch.bfloat16
     return torch.float16
 

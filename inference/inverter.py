@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from core.device import weights_precision
 from inference import DEFAULT_CHECKPOINT
 from inference.banned import BannedWords
 from inference.card import CARD_FILE, model_card, read_card
@@ -67,7 +68,8 @@ class PromptInverter:
         """Load a checkpoint directory, or a Hub id while there is a network. One of Hugging Face's GIT will do as well.
 
         Args:
-            dtype: a torch floating-point type or its name; "auto" is float32 on a CPU, on a GPU bfloat16, or float16 where it has none.
+            dtype: a torch floating-point type or its name; "auto" is float32 on a CPU, on a GPU bfloat16, or float16 where it has none
+                (`core.device.weights_precision`).
             hub: of a Hub id: revision, token, cache_dir, local_files_only, as `model.find_checkpoint` has them.
 
         Raises:
@@ -75,7 +77,7 @@ class PromptInverter:
             ValueError: no such device or type.
         """
         place = torch_device(device)
-        kind = torch_dtype(dtype, place)
+        kind = weights_precision(place, dtype).dtype
         directory = find_checkpoint(checkpoint, **hub)
         if is_exported(directory):
             if device not in ("auto", "cpu") or dtype not in ("auto", "float32", torch.float32):
@@ -302,18 +304,6 @@ def torch_device(device: str | torch.device) -> torch.device:
     except (AssertionError, RuntimeError, TypeError) as error:
         raise ValueError(f"device must be 'auto', or one that this machine has, such as 'cpu', not {device!r}: {error}") from error
     return place
-
-
-def torch_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        if device.type == "cpu":
-            return torch.float32
-        return torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    kinds = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-    for kind in kinds:
-        if dtype in (kind, str(kind).removeprefix("torch.")):
-            return kind
-    raise ValueError(f"dtype must be 'auto', {', '.join(repr(str(kind).removeprefix('torch.')) for kind in kinds)}, not {dtype!r}")
 
 
 def _generator(seed: int, picture: Tensor) -> torch.Generator:

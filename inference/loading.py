@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from core.device import weights_precision
 from inference import DEFAULT_CHECKPOINT
-from inference.inverter import PromptInverter, torch_device, torch_dtype
+from inference.inverter import PromptInverter, torch_device
 from inference.peer import PeerInverter
 from model import find_checkpoint
 from model.familiarity import Familiarity
@@ -33,7 +34,7 @@ def load_inverter(
     if not is_peer(directory):
         return PromptInverter.from_pretrained(directory, device=device, dtype=dtype)
     place = torch_device(device)
-    kind = torch_dtype(dtype, place)
+    kind = weights_precision(place, dtype).dtype
     captioner = PeerCaptioner.load(peer_kind(str(directory)), str(directory), place)  # type: ignore[arg-type]
     familiarity = Familiarity.load(directory)
     captioner.network.to(kind)

@@ -70,6 +70,8 @@ class GenerateConfig:
     """Compile the denoiser with torch.compile: a wait at the beginning, faster images after it. Needs a C++ compiler on a CPU."""
     retry: bool = False
     """Make the shards again in which images have failed."""
+    seconds_after: float = 0.0
+    """Seconds of work that follow, as train.py has measured them: the progress line counts them into what is left."""
     only: str | None = None
     """The key of one pair of --out: make its image again from its metadata, keep it as KEY.png, and say how far it is from the one in the shard."""
 
@@ -93,7 +95,7 @@ class GenerateConfig:
             ValueError: options out of range, or that do not go together.
         """
         check_least(1, batch_size=self.batch_size, images_per_prompt=self.images_per_prompt, shard_size=self.shard_size, num_images=self.num_images)
-        check_least(0, seed=self.seed)
+        check_least(0, seed=self.seed, seconds_after=self.seconds_after)
         for steps in self.steps:
             check_least(1, steps=steps)
         for guidance in self.guidance:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
+from core.device import weights_precision
+from core.minutes import about_minutes
 from data.errors import PairError, ShardBusyError, ShardError
 from data.files import read_json, remove_leftovers, write_json
 from data.groups.groups import Groups
@@ -141,13 +144,17 @@ def own_share(work: Work, process: int, processes: int) -> list[PlannedShard]:
 
 def render(config: GenerateConfig, pipeline: Any, shards: Sequence[PlannedShard], *, done: int) -> None:
     """Make these shards, after `done` images that were there before. Those that another run is making are left to it."""
-    limit = MemoryLimit()
+    limit, made, begun = MemoryLimit(), 0, time.perf_counter()
     with tqdm(total=done + num_pairs(shards), initial=done, unit="image", desc="rendering") as progress:
         for shard in shards:
             try:
                 with ShardWriter(config.out / shard.split, shard.number, retry=config.retry) as writer:
                     for batch, steps, guidance_scale in _batches(config, pipeline, shard):
                         _make(config, pipeline, batch, steps, guidance_scale, writer, limit)
+                        made += len(batch)
+                        if config.seconds_after:
+                            left = (progress.total - progress.n - len(batch)) * (time.perf_counter() - begun) / made
+                            progress.set_postfix_str(f"{about_minutes(left + config.seconds_after)} left, training included", refresh=False)
                         progress.update(len(batch))
             except ShardBusyError:
                 progress.update(len(shard.pairs))
@@ -182,8 +189,8 @@ def make_again(config: GenerateConfig, key: str, device: torch.device) -> str:
     if was.get("steps") is None or was.get("seed") is None:
         raise PairError(f"{key} was not made by generate_data.py: it has no seed or no steps")
     about = read_json(config.out / DATASET_FILE)
-    dtype = getattr(torch, str(about.get("dtype", "float32")) if config.dtype == "auto" else config.dtype)
-    pipeline = load_pipeline(str(was["model"]), device=device, dtype=dtype)
+    asked = str(about.get("dtype", "float32")) if config.dtype == "auto" else config.dtype
+    pipeline = load_pipeline(str(was["model"]), device=device, dtype=weights_precision(device, asked).dtype)
     if type(pipeline.scheduler).__name__ != was["sampler"]:
         use_scheduler(pipeline, str(was["sampler"]))
     if was.get("lora"):
@@ -208,7 +215,8 @@ def make_again(config: GenerateConfig, key: str, device: torch.device) -> str:
 
 
 def open_pipeline(config: GenerateConfig, device: torch.device) -> Any:
-    pipeline = load_pipeline(config.model, device=device, dtype=None if config.dtype == "auto" else getattr(torch, config.dtype))
+    dtype = None if config.dtype == "auto" else weights_precision(device, config.dtype).dtype
+    pipeline = load_pipeline(config.model, device=device, dtype=dtype)
     if config.scheduler is not None:
         use_scheduler(pipeline, config.scheduler)
     if config.lora is not None:
@@ -318,7 +326,7 @@ def _describe(config: GenerateConfig, settings: Mapping[str, Any], prompts: Grou
         "split_rule": SPLIT_RULE,
         "near_duplicates": {name: settings.get(name) for name in Nearness().settings()},
         "command": "python generate_data.py",
-        "arguments": [argument for argument in sys.argv[1:] if argument != "--retry"],
+        "arguments": [argument for argument in sys.argv[1:] if argument != "--retry" and not argument.startswith("--seconds-after=")],
     }
 
 

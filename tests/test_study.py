@@ -374,5 +374,5 @@ def test_the_study_makes_its_page_and_trains_nothing_twice(tmp_path: Path, small
     assert len(trained) == 14
     main(config)
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
-    with pytest.raises(RunStateError, match="precision: fp32 there, bf16 now"):
+    with pytest.raises(RunStateError, match="computed in: float32 there, bfloat16 now"):
         main(dataclasses.replace(config, precision="bf16"))

@@ -6,7 +6,6 @@ sharding. Accelerate shards with `fully_shard` as well, but on accelerators only
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -18,7 +17,6 @@ from typing import get_args
 import torch
 import torch.distributed as dist
 from examples import tiny_config
-from timm.optim import muon
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.optim.lr_scheduler import LambdaLR
@@ -98,8 +96,6 @@ if __name__ == "__main__":
         train.main(train.parse(arguments))
         train._compare = lambda *_: ({}, "")
         train._learn_certainty = lambda *_: None  # once is enough
-    # shards of a product in bfloat16 are summed in another order, and rounded to other numbers
-    muon.zeropower_via_newtonschulz = functools.partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
     for name in get_args(OptimizerName):
         shard(name)
     dist.barrier()

@@ -111,8 +111,9 @@ class TrainConfig:
     --joint). The data must have prompts of several images (generate_data.py --images-per-prompt)."""
     accumulate: int = 1
     """Forward and backward passes per update; an update sees batch-size x accumulate x processes pairs."""
-    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """What the network computes in; weights and optimizer are float32 always."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """What the network computes in: auto is bfloat16 on GPUs and on CPUs that multiply in it, float32 on other CPUs, which would emulate it.
+    Weights and optimizer are float32 always, so a run may go on on another kind of machine."""
     optimizer: OptimizerName = "adamw"
     """AdamW, or Muon for matrices and kernels and AdamW for the rest. Muon learns from fewer pairs what begins from nothing; its updates are as large
     as AdamW's at the same --learning-rate."""

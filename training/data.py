@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from core.device import compute_precision
 from data.errors import ShardError
 from data.loading.augmentation import RandomCrop
 from data.loading.examples import Batch, Collate, Examples, TextFormat
@@ -172,9 +173,10 @@ class Batches:
             return iter(self.stream)
         examples: Examples | FeatureExamples = self.examples
         if self.config.reuse_features:
-            bfloat16, device = self.config.precision == "bf16", self.accelerator.device
+            device, workers = self.accelerator.device, self.config.workers
+            precision = compute_precision(device, self.config.precision)
             with self.accelerator.main_process_first():
-                compute_features(self.run / FEATURES, self.encoder, self.examples, device, bfloat16=bfloat16, workers=self.config.workers)
+                compute_features(self.run / FEATURES, self.encoder, self.examples, device, precision=precision, workers=workers)
             examples = FeatureExamples(self.run / FEATURES)
         options = {"seed": self.config.seed, "start_step": steps * self.config.accumulate}
         options |= {"rank": self.accelerator.process_index, "world_size": self.accelerator.num_processes}

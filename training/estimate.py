@@ -77,18 +77,19 @@ def estimate(
     return Estimate(encoder, decoder, 4 * ((1 + average) * (encoder + decoder) + 3 * learning), activations)
 
 
-def describe(model: Network, config: TrainConfig, text_tokens: int) -> str:
+def describe(model: Network, config: TrainConfig, text_tokens: int, *, half: bool) -> str:
     """A network and what a run with it needs; of one of transformers its parameters alone.
 
     Args:
         text_tokens: of an ordinary prompt.
+        half: computing in bfloat16 or float16.
     """
     if isinstance(model, CaptionModel):
         name = model.config.encoder.name
         about: dict[str, Any] = {
             "batch_size": config.batch_size,
             "text_tokens": text_tokens,
-            "half": config.precision != "fp32",
+            "half": half,
             "images": config.joint,
         }
         needs = str(estimate(model.config, **about, frozen=config.frozen_encoder, average=config.ema_decay > 0))

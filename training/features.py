@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from core.device import Precision, autocast
 from data.errors import DiskFullError, ImageError, PairError
 from data.files import explained, replacing, write_text
 from data.loading.examples import TRIES, Example, Examples
@@ -71,11 +72,11 @@ class _Pictures(Dataset[Any]):
 
 
 @torch.no_grad()
-def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, device: torch.device, *, bfloat16: bool, workers: int) -> None:
+def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, device: torch.device, *, precision: Precision, workers: int) -> None:
     """Write `stem`.npy, (pictures, P, width) float16, and `stem`.json, the texts of all pairs and the rows that belong to them; nothing if both are
     there, and whole.
 
-    With `bfloat16` the encoder computes as in training; float16 holds what comes out.
+    The encoder computes as in training, in `precision`; float16 holds what comes out.
 
     Raises:
         DiskFullError: they do not fit onto the disk; nothing is left of them.
@@ -94,7 +95,7 @@ def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, devi
             readable = [place for place, pixels in enumerate(batch) if isinstance(pixels, torch.Tensor)]
             unread |= {numbers[done + place]: pixels for place, pixels in enumerate(batch) if not isinstance(pixels, torch.Tensor)}
             if readable:
-                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                with autocast(device, precision):
                     images = examples.preprocess.normalise(torch.stack([batch[place] for place in readable]).to(device))
                     features = encoder.features(images).to(torch.float16).cpu().numpy()
                 if not np.isfinite(features).all():

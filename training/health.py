@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from training.run_state import Progress
@@ -37,8 +38,11 @@ class NormStatistics:
             now.copy_(kept)
 
 
-def check_update(model: nn.Module, progress: Progress, loss: Tensor, norm: float, learning_rate: float, precision: str) -> bool:
+def check_update(model: nn.Module, progress: Progress, loss: Tensor, norm: float, learning_rate: float, dtype: torch.dtype) -> bool:
     """Whether an update can be made: its gradients are finite. One that cannot is counted and passed over.
+
+    Args:
+        dtype: that the network computes in.
 
     Raises:
         TrainingError: `LOST_UPDATES` in a row were lost; with a diagnosis.
@@ -58,7 +62,7 @@ def check_update(model: nn.Module, progress: Progress, loss: Tensor, norm: float
         cause = "the loss is no number, while all weights are: the activations overflow"
     else:
         cause = f"the loss is {float(loss):.3g}, but gradients are no numbers ({_some(gradients)})"
-    remedy = "--precision bf16 has the range that fp16 lacks" if precision == "fp16" else "a lower --learning-rate, a longer --warmup-steps"
+    remedy = "--precision bf16 has the range that fp16 lacks" if dtype == torch.float16 else "a lower --learning-rate, a longer --warmup-steps"
     raise TrainingError(
         f"{LOST_UPDATES} updates in a row were lost up to step {progress.step}: {cause}. The learning rate is {learning_rate:.2g}. "
         f"Go on from the last checkpoint, or begin anew, with {remedy} or a smaller --clip-norm"

@@ -21,6 +21,7 @@ class Meter:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
+        self._all_updates, self._all_seconds = 0, 0.0
         self._begin()
 
     def _begin(self) -> None:
@@ -49,6 +50,10 @@ class Meter:
         """Do not count this as training: an evaluation, a save."""
         self._since += seconds
 
+    def seconds_left(self, updates: int) -> float:
+        """How long so many more updates will take, by all that were read."""
+        return updates * self._all_seconds / max(1, self._all_updates)
+
     def read(self, progress: Progress) -> dict[str, float]:
         """The means since the last reading, for the log; what was seen and skipped is added to `progress`."""
         mine = [(float(self._loss), self._tokens, self._images, dict(self._skipped))]
@@ -58,6 +63,7 @@ class Meter:
             progress.skipped = dict(Counter(progress.skipped) + Counter(part[3]))
         elapsed = time.perf_counter() - self._since
         progress.seen += int(images)
+        self._all_updates, self._all_seconds = self._all_updates + self._updates, self._all_seconds + elapsed
         values = {
             "train/loss": loss / max(1, self._updates) / self.accelerator.num_processes,
             "speed/images_per_second": images / elapsed,

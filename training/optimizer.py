@@ -6,17 +6,24 @@ import math
 import re
 
 import torch
-from timm.optim.muon import Muon
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from training.config import OptimizerName
+from training.muon import BatchedMuon
 
 _LEARNT_INPUT = re.compile("pos|token|embedding")  # in a parameter's own name, where timm's models and ours have such
 
 
 def build_optimizer(
-    name: OptimizerName, encoder: nn.Module, decoder: nn.Module, *, learning_rate: float, encoder_rate: float, weight_decay: float
+    name: OptimizerName,
+    encoder: nn.Module,
+    decoder: nn.Module,
+    *,
+    learning_rate: float,
+    encoder_rate: float,
+    weight_decay: float,
+    dtype: torch.dtype = torch.float32,
 ) -> torch.optim.Optimizer:
     """Groups of encoder and decoder, each with and without weight decay, and with Muon each with what that moves.
 
@@ -26,6 +33,9 @@ def build_optimizer(
     Muon (Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks") moves matrices and kernels, flattened, by their momentum
     made orthogonal. Its updates are scaled to the size of AdamW's (Liu et al., 2025, "Muon is scalable for LLM training", section 2.2), so that rate
     and decay mean the same; AdamW moves the rest.
+
+    Args:
+        dtype: that Muon makes matrices orthogonal in.
     """
     groups = []
     for part, module, rate in (("encoder", encoder, learning_rate * encoder_rate), ("decoder", decoder, learning_rate)):
@@ -43,7 +53,7 @@ def build_optimizer(
     betas, eps = (0.9, 0.98), 1e-6
     if name == "adamw":
         return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True)
-    return Muon([{"use_muon": False, "nesterov": False} | group for group in groups], betas=betas, eps=eps)
+    return BatchedMuon([{"use_muon": False, "nesterov": False} | group for group in groups], betas=betas, eps=eps, dtype=dtype)
 
 
 def _by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -13,29 +13,33 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
+from core.device import compute_precision
 from model.decoder import Block
 from training.config import ConfigError
 from training.networks import Network
 from training.run_state import Stateful
 
-_MIXED_PRECISION = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
+_MIXED_PRECISION = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "no"}
 
 
-def start_accelerator(precision: str, *, all_used: bool = True) -> Accelerator:
-    """
+def start_accelerator(asked: str, *, all_used: bool = True) -> Accelerator:
+    """One process or several.
+
     Args:
+        asked: a `TrainConfig.precision`.
         all_used: whether all that learns has a part in every batch; where not, processes ask each time which had none.
 
     Raises:
-        ConfigError: float16 without a GPU.
+        ConfigError: float16 without a GPU, where Accelerate has no scaler for its gradients.
     """
     cpu = not torch.accelerator.is_available()  # said outright: under torchrun on CPUs, Accelerate would not join the processes
-    if precision == "fp16" and cpu:
-        raise ConfigError("precision fp16 needs a GPU; use bf16 or fp32")
+    if asked == "fp16" and cpu:
+        raise ConfigError("precision fp16 needs a GPU, since Accelerate scales no gradients on a CPU; leave it out, or use bf16 or fp32")
+    device = torch.device("cpu") if cpu else torch.device(torch.accelerator.current_accelerator() or "cpu")
     # the others wait while the first one makes data, learns a tokenizer, computes features or writes the report
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
     return Accelerator(
-        mixed_precision=_MIXED_PRECISION[precision],
+        mixed_precision=_MIXED_PRECISION[compute_precision(device, asked).dtype],
         cpu=cpu,
         kwargs_handlers=[patience, DistributedDataParallelKwargs(find_unused_parameters=not all_used)],
     )

@@ -96,7 +96,7 @@ def clear(run: Path) -> None:
 
 
 def begin(run: Path, about: dict[str, Any]) -> None:
-    """Remember what a run was begun with: its data, network, tokenizer, pairs per update."""
+    """Remember what a run was begun with: its data, network, tokenizer, pairs per update, precision."""
     write_text(run / BEGUN_FILE, json.dumps(about, indent=2, sort_keys=True) + "\n")
 
 
@@ -113,11 +113,12 @@ def read_begun(run: Path) -> dict[str, Any]:
 
 
 def check_begun(run: Path, about: dict[str, Any]) -> None:
-    """
+    """Compare all but the precision, which may change from machine to machine: weights and optimizer are float32 in each.
+
     Raises:
         RunStateError: the run was begun with something else; lists all that differs.
     """
-    before = read_begun(run)
+    before = {name: value for name, value in read_begun(run).items() if name != "precision"}
     now = json.loads(json.dumps(about))
     if differing := differences(before, now):
         raise RunStateError(f"{run} was begun with something else: {'; '.join(differing)}. Give the same again, or another --name")
@@ -143,6 +144,8 @@ def prepare(config: TrainConfig, run: Path, before: TrainConfig | None, resume: 
         # what may change: where things lie, how long and how visibly it trains; data and batches are compared by what they are
         ignored: dict[str, Any] = {"resume": False, "out": None, "name": "", "data": "", "max_steps": 10**9, "workers": 0, "batch_size": 1}
         ignored |= {"accumulate": 1, "evaluate_every": 1, "save_every": 1, "keep_checkpoints": 1, "final_pairs": 1, "compile": False}
+        if "fp16" not in (before.precision, config.precision):  # which keeps a scaler of its gradients
+            ignored["precision"] = "auto"
         old, new = (json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(one, **ignored)), default=str)) for one in (before, config))
         if differing := differences(old, new):
             raise RunStateError(f"{run} was begun with other settings: {'; '.join(differing)}. Give the same ones, or another --name")

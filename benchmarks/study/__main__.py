@@ -37,6 +37,7 @@ from benchmarks.study.comparing import METRICS, compare_runs, differences, judge
 from benchmarks.study.drawing import draw_attention, draw_drift, draw_learning, draw_slots
 from benchmarks.study.learning import LearnConfig, kept_result, learn, seconds_per_update
 from benchmarks.study.looking import Look, looks, summary, trained_network
+from core.device import compute_precision
 from data.embeddings import sentence_model_at_hand
 from data.errors import MissingExtraError, ShardError
 from data.files import write_json, write_text
@@ -87,8 +88,7 @@ class StudyConfig:
     rate_minutes: float = 1.5
     """Of one core, for each network and rate."""
     seeds: int = 2
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """fp32 on a CPU that does not multiply in bfloat16."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     drift_pictures: int = 200
     rounds: int = 4
     """Of painting and captioning."""
@@ -106,7 +106,7 @@ def main(config: StudyConfig) -> None:
     begun: dict[str, Any] = {"training pairs": training.fingerprint(), "tokenizer": hashlib.sha256(tokenizer.read_bytes()).hexdigest()[:16]}
     begun |= {
         "model": {name: " ".join(one) for name, one in NETWORKS.items()},
-        "precision": config.precision,
+        "computed in": compute_precision(torch.device("cpu"), config.precision).name,
         "machine": machine(torch.device("cpu")),
     }
     if (config.runs / BEGUN_FILE).exists():

@@ -60,7 +60,7 @@ class LearnConfig:
     texts: Literal["prompts", "captions"] = "prompts"
     init: str | None = None
     seed: int = 0
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     evaluations: int = 8
 
 

@@ -1,4 +1,4 @@
-"""One training loop for both parts of the embedded model: accelerate, bf16, EMA, a progress bar, TensorBoard, exact resume."""
+"""One training loop for all parts of the bundled model: accelerate, mixed precision, EMA, a progress bar, TensorBoard, exact resume."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from core.device import compute_precision
+
 Batch = tuple[torch.Tensor, ...]
 
 
@@ -37,6 +39,16 @@ class FitConfig:
     save_minutes: float
     seed: int
     warmup_steps: int = 200
+
+
+def start_accelerator() -> Accelerator:
+    """One process or several, in the precision of their device."""
+    cpu = not torch.accelerator.is_available()  # said outright: under torchrun on CPUs, Accelerate would not join the processes
+    precision = compute_precision(torch.device("cpu") if cpu else torch.device(torch.accelerator.current_accelerator() or "cpu"))
+    accelerator = Accelerator(mixed_precision="bf16" if precision.is_half else "no", cpu=cpu)
+    if accelerator.is_main_process:
+        print(f"computes in {precision}")
+    return accelerator
 
 
 def fit(

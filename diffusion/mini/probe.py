@@ -55,6 +55,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from core.device import autocast
 from diffusion.contact_sheet import contact_sheet
 from diffusion.families import usual_sampling
 from diffusion.mini.render import MissingFontError, load_sprites
@@ -150,7 +151,7 @@ def _probe(config: ProbeConfig) -> Probe:
     for step in tqdm(range(total), "training the probe", unit="step"):
         some = rows[step * config.batch_size : (step + 1) * config.batch_size]
         batch = _disturb(_to_tensor(images[some])).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             guesses = probe(batch)
         places = torch.from_numpy(some)
         loss = sum(F.cross_entropy(guesses[slot].float(), targets[slot][places].to(device)) for slot in SLOTS if slot != "subject")

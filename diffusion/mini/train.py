@@ -69,7 +69,7 @@ from transformers import CLIPTokenizer
 from diffusion.contact_sheet import contact_sheet
 from diffusion.mini.begun import check_begun
 from diffusion.mini.card import TEACHER_CARD
-from diffusion.mini.fit import FitConfig, InterruptedTrainingError, fit
+from diffusion.mini.fit import FitConfig, InterruptedTrainingError, fit, start_accelerator
 from diffusion.mini.networks import (
     LATENT_SIZE,
     TEACHER_GUIDANCE,
@@ -95,7 +95,7 @@ def main(config: MiniDiffusionConfig) -> None:
     check_out(config.out)
     if config.start_from is not None and is_student(config.start_from):
         raise ValueError(f"--start-from {config.start_from} was distilled to few steps; its README.md says how to have its teacher")
-    accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.accelerator.is_available())  # without it torchrun on CPUs starts strangers
+    accelerator = start_accelerator()
     config.run_dir.mkdir(parents=True, exist_ok=True)
     with accelerator.main_process_first():
         _check_begun(config)
@@ -182,13 +182,18 @@ class _Autoencoder(nn.Module):
 
 
 def _reconstruction_loss(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """L1 + squared error + L1 of the image gradients (which keeps lines), and a pull of each channel towards N(0, 1)."""
+    """`image_loss`, and a pull of each channel of the latents towards N(0, 1)."""
     again, latents = module(images)
-    again, latents = again.float(), latents.float()
-    error = again - images
-    lines = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    latents = latents.float()
     mean, variance = latents.mean((0, 2, 3)), latents.var((0, 2, 3))
-    return error.abs().mean() + error.square().mean() + 0.5 * lines + 0.01 * (mean.square() + (variance - 1).square()).mean()
+    return image_loss(again.float(), images) + 0.01 * (mean.square() + (variance - 1).square()).mean()
+
+
+def image_loss(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """L1 + squared error + L1 of the image gradients, which keeps lines: (B, 3, h, w) twice -> scalar."""
+    error = images - targets
+    lines = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean() + error.square().mean() + 0.5 * lines
 
 
 def _to_tensor(images: np.ndarray) -> torch.Tensor:

@@ -219,7 +219,7 @@ def test_a_scheduler_that_draws_from_no_seed_is_refused(tiny_pipeline: Path) -> 
 )
 def test_usual_dtype(parts: dict[str, list], device: str, bfloat16: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
-    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: bfloat16)
+    monkeypatch.setattr("core.device._cpu_multiplies_in", lambda dtype: bfloat16)
     assert usual_dtype(parts, torch.device(device)) == expected
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 from data.errors import ImageError
 from inference import Prediction, PromptInverter
 from inference.files import find_images
-from inference.inverter import torch_dtype
 from model import CaptionModel, CheckpointError, Preprocessing
 from tokenizer import PromptTokenizer
 
@@ -188,14 +187,6 @@ def test_tokens_are_pieces_of_text_that_join_to_the_prompt() -> None:
         one.model.decoder.output_bias[halves] += 3.0
     for prediction in one.predict(IMAGES, do_sample=True, num_return_sequences=4, seed=2):
         assert "".join(token.text for token in prediction.tokens) == prediction.prompt
-
-
-@pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_on_a_gpu_auto_is_bfloat16_where_it_has_it(monkeypatch: pytest.MonkeyPatch, supported: bool, expected: torch.dtype) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or including_emulation)
-    assert torch_dtype("auto", torch.device("cuda")) == expected
-    assert torch_dtype("auto", torch.device("cpu")) == torch.float32
-    assert torch_dtype(torch.bfloat16, torch.device("cpu")) == torch_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
 
 
 def test_half_on_a_cpu_works_or_is_named() -> None:

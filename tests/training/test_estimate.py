@@ -60,6 +60,6 @@ def test_what_is_said_before_training_is_of_as_many_images_as_are_shown() -> Non
     model, said = CaptionModel(with_frames(3)), list[str]()
     for joint in (1, 3):
         needs = estimate(with_frames(3), batch_size=500, text_tokens=12, half=True, images=joint, average=True)
-        said.append(describe(model, dataclasses.replace(mini(), batch_size=500, joint=joint), 12))
+        said.append(describe(model, dataclasses.replace(mini(), batch_size=500, joint=joint), 12, half=True))
         assert str(needs) in said[-1]
     assert said[0] != said[1]

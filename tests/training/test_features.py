@@ -14,6 +14,7 @@ from listed import ListedPairs
 from PIL import Image
 from torch import Tensor
 
+from core.device import compute_precision
 from data.errors import DiskFullError, ImageError, PairError
 from data.loading.examples import Examples, TextFormat
 from data.loading.order import Place
@@ -58,7 +59,7 @@ def examples_of(pairs: ListedPairs) -> Examples:
 
 
 def write(stem: Path, encoder: ImageEncoder, examples: Examples) -> FeatureExamples:
-    compute_features(stem, encoder, examples, CPU, bfloat16=False, workers=0)
+    compute_features(stem, encoder, examples, CPU, precision=compute_precision(CPU, "fp32"), workers=0)
     return FeatureExamples(stem)
 
 
@@ -134,7 +135,7 @@ class IgnoringSignals(ListedPairs):
 
 def test_the_main_process_decides_when_workers_end(tmp_path: Path, encoder: ImageEncoder) -> None:
     examples = examples_of(IgnoringSignals(pictures(["a"], ["b"]).pairs))
-    compute_features(tmp_path / "features", encoder, examples, CPU, bfloat16=False, workers=1)
+    compute_features(tmp_path / "features", encoder, examples, CPU, precision=compute_precision(CPU, "fp32"), workers=1)
     assert FeatureExamples(tmp_path / "features").rows == [0, 1]
 
 
@@ -216,6 +217,6 @@ def test_they_are_computed_in_halves_as_in_training(tmp_path: Path, encoder: Ima
 
     monkeypatch.setattr(ImageEncoder, "features", watched)
     examples = examples_of(pictures(["a"]))
-    for bfloat16 in (False, True):
-        compute_features(tmp_path / str(bfloat16), encoder, examples, CPU, bfloat16=bfloat16, workers=0)
+    for name in ("fp32", "bf16"):
+        compute_features(tmp_path / name, encoder, examples, CPU, precision=compute_precision(CPU, name), workers=0)
     assert kinds == [False, True]
