@@ -33,7 +33,7 @@ from data.errors import MissingExtraError
 from data.splits import SPLITS
 from diffusion.pipelines import PipelineError, default_device
 from synthesis.prompts import PROMPTS_FILE
-from synthesis.run import Work, begin, count_made, join, make_again, num_pairs, own_share, render, spread
+from synthesis.run import Work, begin, count_made, join, make_again, num_pairs, own_share, pipeline_precision, render, spread
 
 
 def main(config: GenerateConfig) -> bool:
@@ -47,6 +47,8 @@ def main(config: GenerateConfig) -> bool:
     with processes.main_process_first():  # which decides what is to be made; the others find it in the directory
         work = begin(config, device) if processes.is_main_process else join(config, device)
     if work.pipeline is not None:
+        if processes.is_main_process:
+            print(f"computes in {pipeline_precision(config, work.pipeline, device)}", flush=True)
         own = own_share(work, processes.process_index, processes.num_processes)
         render(config, work.pipeline, own, done=num_pairs(work.shards) - num_pairs(work.missing))
     processes.wait_for_everyone()

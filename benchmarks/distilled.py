@@ -1,10 +1,11 @@
-"""The four-step model beside its teacher: what the model in the box reads off their pictures, how much pictures differ by seed, and the time of each.
+"""The bundled model beside its teachers: what the model in the box reads off their pictures, how much pictures differ by seed, and the time of each.
 
     python benchmarks/distilled.py
     python benchmarks/distilled.py --students runs/mini-student assets/mini-diffusion --images 200
+    python benchmarks/distilled.py --teacher runs/mini-four --teacher-steps 4 --teacher-guidance 1
 
 Scenes and seeds are ones that no shipped network was trained on, the same for every model. assets/mini-diffusion/README.md says how to have
-the teacher.
+the teachers.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ class DistilledConfig:
     """What to compare."""
 
     teacher: str = "runs/mini-teacher"
+    teacher_steps: int = TEACHER_STEPS
+    teacher_guidance: float = TEACHER_GUIDANCE
     students: tuple[str, ...] = ("mini",)
-    """"mini" or pipeline directories, each painted with in its four steps."""
+    """"mini" or pipeline directories, each painted with in its two steps."""
     reader: str = "assets/mini-inverter"
     images: int = 1000
     other_steps: tuple[int, ...] = ()
@@ -54,7 +57,7 @@ class DistilledConfig:
 def main(config: DistilledConfig) -> None:
     scenes = list(itertools.islice(random_scenes(config.scenes, held_out=True), config.images))
     reader, similarity = PromptInverter.from_pretrained(config.reader), SentenceSimilarity()
-    models = [("teacher", config.teacher, TEACHER_STEPS, TEACHER_GUIDANCE)]
+    models = [("teacher", config.teacher, config.teacher_steps, config.teacher_guidance)]
     models += [(name, name, steps, 1.0) for name in config.students for steps in (STUDENT_STEPS, *config.other_steps)]
     rows = []
     pipelines = {name: load_pipeline(name, device=torch.device("cpu")) for name in {model[1] for model in models}}

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from core.priority import step_back
 from data.errors import ImageError
 from data.images import decoded_rgb, opened_image
 from data.metadata.tools import MetadataError, read_image_metadata
@@ -68,9 +69,9 @@ def _prompt_of(image: Image.Image, path: Path) -> tuple[str | None, str]:
 
 
 def read_ahead(work: Callable[[_In], _Out], items: Iterable[_In], *, ahead: int, threads: int | None = None) -> Iterator[_Out]:
-    """`work` of each item, in order, done by threads while earlier outcomes are used; at most `ahead` outcomes wait."""
+    """`work` of each item, in order, done by threads of low priority while earlier outcomes are used; at most `ahead` outcomes wait."""
     each = iter(items)
-    with ThreadPoolExecutor(threads or min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(threads or min(MOST_THREADS, os.cpu_count() or 1), initializer=step_back) as pool:
         waiting: deque[Future[_Out]] = deque(pool.submit(work, item) for item in islice(each, ahead))
         try:
             while waiting:

@@ -43,7 +43,7 @@ class GenerateConfig:
     model: str = MINI
     """"mini" (the embedded diffusion model), a diffusers pipeline directory, or a Hub id."""
     steps: tuple[int, ...] = ()
-    """Denoising steps; of several each image draws one (default: what the model usually takes; 4 for the embedded one)."""
+    """Denoising steps; of several each image draws one (default: what the model usually takes; 2 for the embedded one)."""
     guidance: tuple[float, ...] = ()
     """Guidance scale; of several each image draws one (default: what the model usually takes). To the embedded one it makes no
     difference: its guidance is in its weights."""

@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from core.device import weights_precision
+from core.device import Precision, compute_precision, weights_precision
 from core.minutes import about_minutes
 from data.errors import PairError, ShardBusyError, ShardError
 from data.files import read_json, remove_leftovers, write_json
@@ -224,6 +224,14 @@ def open_pipeline(config: GenerateConfig, device: torch.device) -> Any:
     if config.compile:
         compile_denoiser(pipeline)
     return pipeline
+
+
+def pipeline_precision(config: GenerateConfig, pipeline: Any, device: torch.device) -> Precision:
+    """What a pipeline of `open_pipeline` computes in, and why."""
+    if config.dtype != "auto":
+        return Precision(pipeline.dtype, "as asked for")
+    chosen = compute_precision(device)
+    return chosen if device.type == "cpu" else Precision(pipeline.dtype, "usual for this pipeline on a GPU")
 
 
 def num_pairs(shards: Sequence[PlannedShard]) -> int:

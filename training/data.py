@@ -20,7 +20,7 @@ from data.loading.fit import CurriculumBatches, FittingPairs, WeighedBatches, re
 from data.loading.joint import JointBatches, JointExamples, prompt_numbers
 from data.loading.order import Place, ShuffledBatches
 from data.loading.stream import Position, StreamedExamples, StreamLoader, StreamState, held_out, spread
-from data.loading.workers import batches_of, ignore_signals
+from data.loading.workers import batches_of, begin_worker
 from data.sources.chosen import ChosenPairs, PairSource, prompts
 from data.sources.chosen import spread as spread_numbers
 from data.sources.declared import about_carving
@@ -149,7 +149,7 @@ class Batches:
         self.validation = ValidationPairs.read(data.validation, preprocess, text, count=VALIDATION_PAIRS, shown=PANEL_PAIRS)
         self.normalise: Callable[[Tensor], Tensor] = _as_they_are if config.reuse_features else preprocess.normalise
         self.states: dict[str, Any] = {}
-        self.options = {"num_workers": config.workers, "pin_memory": accelerator.device.type == "cuda", "worker_init_fn": ignore_signals}
+        self.options = {"num_workers": config.workers, "pin_memory": accelerator.device.type == "cuda", "worker_init_fn": begin_worker}
         rank, world_size = accelerator.process_index, accelerator.num_processes
         self.stream: StreamLoader | None = None
         if data.shards is not None:

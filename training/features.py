@@ -20,7 +20,7 @@ from data.errors import DiskFullError, ImageError, PairError
 from data.files import explained, replacing, write_text
 from data.loading.examples import TRIES, Example, Examples
 from data.loading.order import Place
-from data.loading.workers import ignore_signals
+from data.loading.workers import begin_worker
 from model.encoder import EncoderError, ImageEncoder
 
 _BATCH = 64
@@ -86,7 +86,7 @@ def compute_features(stem: Path, encoder: ImageEncoder, examples: Examples, devi
     numbers = sorted(set(examples.pictures))
     if _are_whole(stem, len(numbers)):
         return
-    loader = DataLoader(_Pictures(examples, numbers), batch_size=_BATCH, collate_fn=list, num_workers=workers, worker_init_fn=ignore_signals)
+    loader = DataLoader(_Pictures(examples, numbers), batch_size=_BATCH, collate_fn=list, num_workers=workers, worker_init_fn=begin_worker)
     encoder = encoder.to(device).eval()
     unread: dict[int, ImageError | PairError] = {}  # by the picture's number
     path, done = stem.with_suffix(".npy"), 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from core.priority import step_back
 from data.errors import ImageError, PairError, ShardError
 from data.loading.examples import Batch
 
@@ -33,8 +34,12 @@ def batches_of(loader: DataLoader[Any]) -> Iterator[Batch]:
                     worker.kill()
 
 
-def ignore_signals(worker: int) -> None:
-    """For a worker to begin with: Ctrl-C and the SIGTERM of `timeout`, Slurm or systemd reach it as well as the main process, which decides when it
-    ends. Until then what was begun is finished and saved."""
+def begin_worker(worker: int) -> None:
+    """For a worker to begin with: it leaves the cores to the network, and signals to the main process.
+
+    Ctrl-C and the SIGTERM of `timeout`, Slurm or systemd reach it as well as the main process, which decides when it ends. Until then what was begun
+    is finished and saved.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    step_back()

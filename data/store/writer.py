@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
+from core.priority import step_back
 from data.errors import ShardBusyError
 from data.files import explained, temporary_name
 from data.metadata.automatic1111 import parameters_text
@@ -66,7 +67,7 @@ class ShardWriter:
         except BaseException:
             self._lock.release()
             raise
-        self._encoders = ThreadPoolExecutor(_ENCODERS)
+        self._encoders = ThreadPoolExecutor(_ENCODERS, initializer=step_back)
         return self
 
     def add(self, key: str, image: Image.Image, metadata: Mapping[str, Any], form: Format = "png") -> None:

@@ -30,24 +30,26 @@ pipeline("a watercolor painting of a fox in a forest", num_inference_steps=12, g
 MODEL_CARD = f"""{_HEAD}
 # mini-diffusion
 
-A complete Stable Diffusion of 11 million parameters that {_WORLD} It exists so that Reprompt can
+A complete Stable Diffusion of 10.6 million parameters that {_WORLD} It exists so that Reprompt can
 be tried, tested and taught on any machine.
 
 ```python
 from diffusers import StableDiffusionPipeline
 
 pipeline = StableDiffusionPipeline.from_pretrained("assets/mini-diffusion")
-pipeline("a watercolor painting of a fox in a forest", num_inference_steps=4).images[0]
+pipeline("a watercolor painting of a fox in a forest", num_inference_steps=2).images[0]
 ```
 
-Four steps are what it was made for; with more, the pipeline's own 50 too, it paints the same picture in more time, with fewer
+Two steps are what it was made for; with more, the pipeline's own 50 too, it generates the same image in more time, with one
 a worse one. Guidance is in its weights: it runs no second pass, and `guidance_scale` and `negative_prompt` change
-nothing. `python -m diffusion.mini.distil` distilled it from a teacher that paints in twelve guided steps, 24 passes of the UNet.
-To have the teacher back, which `diffusion.mini.train` made on rendered scenes, in a whole clone of
-the repository (`git fetch --unshallow` makes one of a shallow one):
+nothing. `python -m diffusion.mini.distil` distilled it twice: from a teacher that samples in twelve guided steps, 24 passes of
+the UNet, to four steps, and from those to two and a smaller decoder. To have both teachers back, the first of which
+`diffusion.mini.train` made on rendered scenes, in a whole clone of the repository (`git fetch --unshallow` makes one of a shallow one):
 
 ```
-mkdir -p runs && mkdir runs/mini-teacher && git archive c928f1d assets/mini-diffusion | tar -x --strip-components 2 -C runs/mini-teacher
+mkdir -p runs && mkdir runs/mini-teacher runs/mini-four
+git archive c928f1d assets/mini-diffusion | tar -x --strip-components 2 -C runs/mini-teacher
+git archive 31bcf5a assets/mini-diffusion | tar -x --strip-components 2 -C runs/mini-four
 ```
 
 {_LIMITS}"""

@@ -1,10 +1,10 @@
-"""Distil the bundled Stable Diffusion to two passes of its UNet and a small decoder: store the trajectories of a teacher, then train the student.
+"""Distil the bundled Stable Diffusion to two passes of its UNet and a smaller decoder: store the trajectories of a teacher, then train the student.
 
     python -m diffusion.mini.distil --teacher runs/mini-four --teacher-steps 4      one process
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m diffusion.mini.distil --compile     two: faster on 2 cores
 
 The teacher is the pipeline of diffusion.mini.train, which samples in twelve guided steps, 24 passes, or a student of more steps. The new student
-learns the velocity that takes one step over several of the teacher's, guidance included, and a decoder of a third of the products learns the
+learns the velocity that takes one step over several of the teacher's, guidance included, and a decoder of half the products learns the
 teacher's images. It may be stopped at any time; the same command goes on where it stopped. Neither renders nor a font are needed.
 """
 
@@ -38,8 +38,8 @@ class DistilConfig:
     """Images that the teacher generates for the student to learn from."""
     samples: int = 400_000
     """Steps of trajectories that the student sees."""
-    decoder_samples: int = 200_000
-    """Latents that the small decoder sees."""
+    decoder_samples: int = 80_000
+    """Latents that the smaller decoder sees."""
     batch_size: int = 64
     """Over all processes."""
     learning_rate: float = 4e-4
@@ -71,9 +71,9 @@ from diffusion.mini.fit import FitConfig, InterruptedTrainingError, fit, start_a
 from diffusion.mini.networks import (
     STUDENT_STEPS,
     build_pipeline,
-    build_student_autoencoder,
     build_student_scheduler,
     is_student,
+    student_autoencoder_of,
     student_of,
 )
 from diffusion.mini.train import check_out, export_pipeline, image_loss, replace_pipeline
@@ -139,11 +139,11 @@ def main(config: DistilConfig) -> None:
 
     student.train()
     student.set_attn_processor(AttnProcessor())  # the backward pass of SDPA is slow on a CPU
-    student.to(memory_format=torch.channels_last)
     if config.compile:
         student.compile(dynamic=False)  # in place: the weights keep their names
     fit_config = FitConfig(
         name="student",
+        warmup_steps=50,
         samples=config.samples,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
@@ -161,10 +161,8 @@ def main(config: DistilConfig) -> None:
 def _student_autoencoder(
     config: DistilConfig, accelerator: Accelerator, teacher: AutoencoderTiny, draw_latents: Callable[[np.random.Generator, int], np.ndarray]
 ) -> AutoencoderTiny:
-    """The teacher's encoder, and a small decoder that learns the teacher's images of the latents it ended with."""
-    vae = build_student_autoencoder()
-    vae.register_to_config(scaling_factor=teacher.config.scaling_factor)
-    vae.encoder.load_state_dict(teacher.encoder.state_dict())
+    """The teacher's encoder, and a smaller decoder that learns the teacher's images of the latents it ended with."""
+    vae = student_autoencoder_of(teacher)
     finished = config.run_dir / "vae"
     if finished.exists():
         return AutoencoderTiny.from_pretrained(finished)
@@ -191,7 +189,8 @@ def _student_autoencoder(
         name="decoder",
         samples=config.decoder_samples,
         batch_size=config.batch_size,
-        learning_rate=2e-3,
+        learning_rate=1e-3,
+        warmup_steps=50,
         decay=0.7,
         ema_decay=0.998,
         save_minutes=config.save_minutes / 4,
@@ -273,7 +272,7 @@ def own_states(unet: nn.Module, angles: torch.Tensor, noise: torch.Tensor, hidde
 
 
 def _velocity(unet: nn.Module, states: torch.Tensor, left: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    return unet(states.contiguous(memory_format=torch.channels_last), left - 1, encoder_hidden_states=hidden).sample.float()
+    return unet(states, left - 1, encoder_hidden_states=hidden).sample.float()
 
 
 if __name__ == "__main__":

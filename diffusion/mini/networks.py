@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -26,15 +27,16 @@ STUDENT_STEPS = 2
 GUIDANCE_WIDTH = 4  # the least that diffusers can spread a number over
 
 
-def build_autoencoder(*, decoder_width: int = 48, decoder_blocks: tuple[int, int, int] = (4, 3, 0)) -> AutoencoderTiny:
+def build_autoencoder(*, decoder_blocks: tuple[int, int, int] = (4, 3, 0)) -> AutoencoderTiny:
     """`AutoencoderTiny`, initialised so that it learns from scratch: Kaiming for its ReLUs, residual branches damped.
 
     Args:
         decoder_blocks: at 16, 32 and 64 pixels. Blocks at full size would cost more than all others together.
     """
+    width = 48
     vae = AutoencoderTiny(
-        encoder_block_out_channels=(48,) * 3,
-        decoder_block_out_channels=(decoder_width,) * 3,
+        encoder_block_out_channels=(width,) * 3,
+        decoder_block_out_channels=(width,) * 3,
         num_encoder_blocks=(0, 2, 4),
         num_decoder_blocks=decoder_blocks,
         latent_channels=LATENT_CHANNELS,
@@ -50,9 +52,20 @@ def build_autoencoder(*, decoder_width: int = 48, decoder_blocks: tuple[int, int
     return vae
 
 
-def build_student_autoencoder() -> AutoencoderTiny:
-    """The teacher's encoder, and a decoder of a third of its decoder's products: narrower, and with one block instead of three at 32 pixels."""
-    return build_autoencoder(decoder_width=32, decoder_blocks=(6, 1, 0))
+def student_autoencoder_of(teacher: AutoencoderTiny) -> AutoencoderTiny:
+    """A copy that has two of the decoder's four blocks at 16 pixels and one of three at 32, the last ones: half the products. It has to learn to do
+    without the others. Of such a copy it is another copy."""
+    vae = build_autoencoder(decoder_blocks=(2, 1, 0))
+    vae.register_to_config(scaling_factor=teacher.config.scaling_factor)
+    vae.encoder.load_state_dict(teacher.encoder.state_dict())
+    layers = list(teacher.decoder.layers)
+    dropped = [place for place, layer in enumerate(layers) if isinstance(layer, AutoencoderTinyBlock)]
+    counts = teacher.config.num_decoder_blocks
+    dropped = [*dropped[: counts[0] - 2], *dropped[counts[0] : counts[0] + counts[1] - 1]]
+    kept = [layer for place, layer in enumerate(layers) if place not in dropped]
+    for layer, theirs in zip(vae.decoder.layers, kept, strict=True):
+        layer.load_state_dict(theirs.state_dict())
+    return vae
 
 
 def build_prompt_tokenizer(prompts: Iterable[str]) -> CLIPTokenizer:

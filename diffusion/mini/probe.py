@@ -35,7 +35,7 @@ class ProbeConfig:
     images: int = 1000
     """Unseen renders, and generated images, to read."""
     steps: int | None = None
-    """None: what the model usually takes, 4 for the shipped one; 12 for its teacher, with --guidance 4."""
+    """None: what the model usually takes, 2 for the shipped one; 12 for its teacher, with --guidance 4."""
     guidance: float | None = None
     json: Path | None = None
     sheet: Path | None = None

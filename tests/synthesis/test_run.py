@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from core.device import compute_precision
 from data.errors import ShardError
 from data.files import read_json
 from data.groups.nearness import Nearness
@@ -18,7 +19,7 @@ from data.store.pairs import PairDataset
 from data.store.writer import ShardWriter
 from synthesis import run
 from synthesis.config import GenerateConfig
-from synthesis.run import begin, count_made, join, num_pairs, own_share, render
+from synthesis.run import begin, count_made, join, num_pairs, open_pipeline, own_share, pipeline_precision, render
 
 CPU = torch.device("cpu")
 
@@ -142,6 +143,38 @@ def test_what_made_the_data_is_written_down(config: GenerateConfig, monkeypatch:
     assert about["shards"] == {split: sum(shard.split == split for shard in work.shards) for split in SPLITS}
     split = work.missing[0].split
     assert PairDataset(config.out, split, partial=True)[0].metadata["revision"] == "0123abcd"
+
+
+def test_the_progress_line_says_what_is_left_of_the_whole_job(config: GenerateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds an image, and ten minutes of training after them."""
+    lines, now = list[str](), [0.0]
+
+    class Bar(run.tqdm):
+        def set_postfix_str(self, text: str = "", refresh: bool = True) -> None:
+            lines.append(text)
+
+    monkeypatch.setattr(run, "tqdm", Bar)
+    monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(run, "_make", lambda config, pipeline, batch, *_: now.__setitem__(0, now[0] + 2.0 * len(batch)))
+    config = dataclasses.replace(config, seconds_after=600.0)
+    monkeypatch.setattr("sys.argv", ["generate_data.py", "--out", "x", "--seconds-after=600"])
+    work = begin(config, CPU)
+    render(config, work.pipeline, work.missing, done=0)
+    assert lines[0] == "about 11 min left, training included"  # 37 images and 600 seconds
+    assert lines[-1] == "about 10 min left, training included"
+    assert read_json(config.out / DATASET_FILE)["arguments"] == ["--out", "x"]  # what decides the data, to go on with
+    lines.clear()
+    render(dataclasses.replace(config, seconds_after=0.0, out=config.out / "alone"), work.pipeline, work.missing[:1], done=0)
+    assert lines == []
+
+
+def test_the_precision_of_a_pipeline_is_said_with_its_reason(config: GenerateConfig) -> None:
+    pipeline = open_pipeline(config, CPU)
+    chosen = compute_precision(CPU)
+    assert pipeline.dtype == chosen.dtype
+    assert pipeline_precision(config, pipeline, CPU) == chosen
+    single = dataclasses.replace(config, dtype="float32")
+    assert str(pipeline_precision(single, open_pipeline(single, CPU), CPU)) == "float32 (as asked for)"
 
 
 def test_near_prompts_are_in_one_split(config: GenerateConfig) -> None:
