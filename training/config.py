@@ -301,9 +301,9 @@ PRESETS = {"mini": mini, "mini-git": mini_git, "mini-blip": mini_blip, "photos":
 # fmt: off
 _ENCODERS = {
     "":          ("encoder",                   "pretrained_encoder", "stage", "image_size"),
-    "mini":      ("resnet18",                  False,                2,       64),
-    "mini-git":  ("vit_tiny_patch16_224",      False,                None,    64),
-    "mini-blip": ("vit_tiny_patch16_224",      False,                None,    64),
+    "mini":      ("resnet18",                  False,                2,       48),
+    "mini-git":  ("vit_tiny_patch16_224",      False,                None,    48),
+    "mini-blip": ("vit_tiny_patch16_224",      False,                None,    48),
     "photos":    ("tf_efficientnet_lite2",     True,                 None,    260),
     "finetune":  ("vit_base_patch16_clip_224", False,                None,    224),
     "small":     ("vit_small_patch16_224",     True,                 None,    224),
@@ -311,9 +311,9 @@ _ENCODERS = {
 }
 _DECODERS = {
     "":          ("width", "layers", "heads", "ffn_width", "dropout", "vocab_size"),
-    "mini":      (192,     4,        4,       768,         0.0,       2048),
-    "mini-git":  (160,     4,        5,       640,         0.0,       2048),
-    "mini-blip": (160,     3,        5,       640,         0.0,       2048),
+    "mini":      (192,     2,        4,       768,         0.0,       2048),
+    "mini-git":  (160,     2,        5,       640,         0.0,       2048),
+    "mini-blip": (160,     2,        5,       640,         0.0,       2048),
     "photos":    (384,     2,        6,       1536,        0.2,       4096),
     "finetune":  (768,     6,        12,      3072,        0.1,       30_000),
     "small":     (384,     6,        6,       1536,        0.1,       8192),
@@ -321,9 +321,9 @@ _DECODERS = {
 }
 _RUNS = {
     "":          ("network",  "data",            "max_steps", "batch_size", "frozen_encoder", "reuse_features", "augment", "ema_decay"),
-    "mini":      ("reprompt", "datasets/mini",   1400,        32,           0.0,              False,            False,     0.0),
-    "mini-git":  ("hf-git",   "datasets/mini",   1400,        32,           0.0,              False,            False,     0.0),
-    "mini-blip": ("hf-blip",  "datasets/mini",   1400,        32,           0.0,              False,            False,     0.0),
+    "mini":      ("reprompt", "datasets/mini",   3000,        16,           0.0,              False,            False,     0.0),
+    "mini-git":  ("hf-git",   "datasets/mini",   3000,        16,           0.0,              False,            False,     0.0),
+    "mini-blip": ("hf-blip",  "datasets/mini",   3000,        16,           0.0,              False,            False,     0.0),
     "photos":    ("reprompt", "datasets/photos", 3000,        80,           1.0,              True,             False,     0.0),
     "finetune":  ("reprompt", "datasets/mini",   3000,        32,           0.0,              False,            False,     0.0),
     "small":     ("reprompt", "datasets/small",  20_000,      128,          0.0,              False,            True,      0.0),
@@ -341,16 +341,16 @@ _OPTIMIZERS = {
 }
 _INTERVALS = {
     "":          ("evaluate_every", "save_every", "workers"),
-    "mini":      (700,              350,          1),
-    "mini-git":  (700,              350,          1),
-    "mini-blip": (700,              350,          1),
+    "mini":      (1500,             500,          1),
+    "mini-git":  (1500,             500,          1),
+    "mini-blip": (1500,             500,          1),
     "photos":    (750,              250,          1),
     "finetune":  (500,              250,          1),
     "small":     (1000,             250,          6),
     "base":      (2000,             1000,         6),
 }
 # fmt: on
-_MINI_VIT = ("patch_size=8", "embed_dim=160", "depth=4", "num_heads=5")
+_MINI_VIT = ("patch_size=8", "embed_dim=160", "depth=3", "num_heads=5")
 
 
 def _preset(name: str) -> TrainConfig:

@@ -152,7 +152,7 @@ def test_encoder_arguments_are_read_as_json_or_text() -> None:
         {"learning_rate": math.inf},
         {"weight_decay": math.nan},
         {"min_fit": math.nan},
-        {"warmup_steps": 1401},
+        {"warmup_steps": 3001},
         {"frozen_encoder": 1.5},
         {"ema_decay": 1.0},
         {"workers": -1},
