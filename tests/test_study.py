@@ -131,7 +131,7 @@ def test_minutes_are_those_of_training_and_what_diverges_is_said(tmp_path: Path,
     config = dataclasses.replace(PLAIN, data=str(small_dataset), tokenizer=str(tmp_path / "tokenizer.json"), updates=20, precision="fp32")
     result = learn(config, tmp_path / "run")
     assert [round(60 * point["minutes"], 1) for point in result["curve"]] == [0.3, 0.6]
-    assert [(point["update"], point["pairs"]) for point in result["curve"]] == [(10, 320), (20, 640)]
+    assert [(point["update"], point["pairs"]) for point in result["curve"]] == [(10, 160), (20, 320)]
     assert result["diverged"] == "ten updates in a row"
     with pytest.raises(RuntimeError, match="run: ten updates in a row"):
         check_trained({tmp_path / "run": kept_result(config, tmp_path / "run")})  # type: ignore[dict-item]

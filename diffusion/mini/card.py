@@ -30,7 +30,7 @@ pipeline("a watercolor painting of a fox in a forest", num_inference_steps=12, g
 MODEL_CARD = f"""{_HEAD}
 # mini-diffusion
 
-A complete Stable Diffusion of 10.6 million parameters that {_WORLD} It exists so that Reprompt can
+A complete Stable Diffusion of 11 million parameters that {_WORLD} It exists so that Reprompt can
 be tried, tested and taught on any machine.
 
 ```python
